@@ -1,0 +1,55 @@
+"""Every error that a user can cause, under one root. The CLI prints ``str(error)`` on one line and exits with 2."""
+
+from __future__ import annotations
+
+
+class NetcutError(Exception):
+    """Root of all errors of this package: says what is wrong, where, and what to do next."""
+
+
+class TraceError(NetcutError):
+    """A model could not be traced, or its example input does not fit it."""
+
+
+class InvalidFrontier(NetcutError):
+    """A cut was asked for where none is possible."""
+
+
+class PassError(NetcutError):
+    """A pass was misused: unknown name, bad option, precondition or postcondition broken."""
+
+
+class UncoveredKernel(NetcutError):
+    """A kernel is neither measured nor modelled where a number is needed."""
+
+
+class DeadlineUnmet(NetcutError):
+    """No candidate meets the deadline."""
+
+
+class TargetMismatch(NetcutError):
+    """An artefact or record belongs to another device, instruction set or toolchain."""
+
+
+class StaleCalibration(NetcutError):
+    """A calibration does not fit this machine or this version any more."""
+
+
+class BadBundle(NetcutError):
+    """A bundle is incomplete or was changed."""
+
+
+class DataError(NetcutError):
+    """Images or labels cannot be used."""
+
+
+class SpecError(NetcutError):
+    """An option or SPEC string cannot be understood."""
+
+
+class BackendError(NetcutError):
+    """The compiler failed, or is not installed."""
+
+
+class Busy(NetcutError):
+    """Another run holds the folder."""
