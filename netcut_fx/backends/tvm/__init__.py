@@ -1,0 +1,69 @@
+"""TVM as a backend: the only package that imports tvm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from netcut_fx.backends.base import CompiledKernel, Progress, TuneReport
+from netcut_fx.backends.tvm.lower import LoweredModule, lower
+from netcut_fx.backends.tvm.module import TvmModule, compile_lowered
+from netcut_fx.backends.tvm.records import records_folder
+from netcut_fx.backends.tvm.toolchain import resolve_target
+from netcut_fx.backends.tvm.tune import tune
+from netcut_fx.errors import BackendError
+from netcut_fx.graph import TracedModule
+from netcut_fx.target import Target
+
+
+class TvmBackend:
+    """Compiles, tunes and times networks with Apache TVM.
+
+    Parameters
+    ----------
+    target : str or Target
+        SPEC (``native``, ``llvm``, ``llvm -mcpu=znver4``, ``cuda``) or a resolved target.
+    threads : int
+        Threads the artefact uses; part of the target.
+    """
+
+    name = "tvm"
+
+    def __init__(self, target: str | Target = "native", threads: int = 1) -> None:
+        self._target = target if isinstance(target, Target) else resolve_target(target, threads)
+        self._lowered: dict[int, tuple[TracedModule, LoweredModule]] = {}
+
+    @property
+    def target(self) -> Target:
+        """What it compiles for."""
+        return self._target
+
+    def kernels(self, traced: TracedModule) -> Sequence[CompiledKernel]:
+        """Kernel calls of `traced` in execution order, none tuned yet."""
+        return [CompiledKernel(call.function, call.key, False) for call in self._lower(traced).calls]
+
+    def tune(
+        self, traced: TracedModule, *, trials: int, database: Path, seed: int = 0, progress: Progress | None = None
+    ) -> TuneReport:
+        """Search for schedules of all kernels of `traced`; `trials` candidates each, records that exist count."""
+        if trials < 0:
+            raise BackendError(f"trials must be 0 or more, got {trials}")
+        return tune(
+            self._lower(traced), self.target, trials=trials, database=database, seed=seed, progress=progress
+        )
+
+    def compile(self, traced: TracedModule, *, database: Path | None = None) -> TvmModule:
+        """Compile `traced` with the best records of `database`."""
+        records = None if database is None else records_folder(database, self.target)
+        (spec,) = traced.input_specs
+        return compile_lowered(self._lower(traced), self.target, records, spec.shape)
+
+    def _lower(self, traced: TracedModule) -> LoweredModule:
+        """Lowering takes seconds and each network is asked for several times: the last few are kept."""
+        found = self._lowered.get(id(traced))
+        if found is None or found[0] is not traced:
+            if len(self._lowered) >= 4:
+                self._lowered.pop(next(iter(self._lowered)))
+            found = (traced, lower(traced, self.target))
+            self._lowered[id(traced)] = found
+        return found[1]

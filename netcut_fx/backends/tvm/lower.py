@@ -1,0 +1,148 @@
+"""From a traced network to Relax: one fused kernel per call, weights apart."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cost_models.kernel import kernel_key
+from netcut_fx.backends.tvm.toolchain import import_tvm, tvm_target
+from netcut_fx.errors import BackendError
+from netcut_fx.graph import TracedModule
+from netcut_fx.ops import normalise_op_name
+from netcut_fx.passes import prepare_pipeline
+from netcut_fx.target import Target
+
+#: A call whose operations are all in here moves no data: Relax turns it into a view.
+_VIEWS = frozenset({"reshape", "squeeze", "expand_dims", "flatten"})
+
+
+@dataclass(frozen=True)
+class LoweredCall:
+    """One kernel call in ``main``: TVM's function name and our workload key."""
+
+    function: str
+    key: str
+
+
+@dataclass(frozen=True)
+class LoweredModule:
+    """A network in Relax.
+
+    Parameters
+    ----------
+    module : tvm.IRModule
+        ``main(input, *weights)`` and its fused kernels, not scheduled.
+    weights : list of tvm.runtime.Tensor
+        Arguments of ``main`` after the input, parameter-only operations (transposes, reshapes) already done.
+    calls : tuple of LoweredCall
+        Kernel calls in execution order, views left out.
+    """
+
+    module: Any
+    weights: list[Any]
+    calls: tuple[LoweredCall, ...]
+
+
+def lower(traced: TracedModule, target: Target) -> LoweredModule:
+    """Prepare, export, import into Relax, fuse.
+
+    Parameter-only computation is lifted out *before* fusion, so that a bias reshape or a weight transpose never becomes
+    part of a kernel, and is evaluated here.
+
+    Raises
+    ------
+    BackendError
+        If the network cannot be exported, or uses an operation that TVM's importer does not know.
+    """
+    tvm = import_tvm()
+    from tvm import relax
+    from tvm.relax import transform
+    from tvm.relax.frontend.torch import from_exported_program
+
+    prepared = prepare_pipeline()(traced)
+    examples = tuple(torch.zeros(spec.shape, dtype=spec.dtype) for spec in prepared.input_specs)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exported = torch.export.export(prepared.graph_module, examples)
+            module = from_exported_program(exported, keep_params_as_input=True, unwrap_unit_return_tuple=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BackendError(
+            f"TVM cannot import {traced.name}: {reason}; rewrite that operation with ones it knows, or cut before it"
+        ) from error
+    module, parameters = relax.frontend.detach_params(module)
+    with tvm_target(target):
+        module = tvm.transform.Sequential(
+            [
+                transform.DecomposeOpsForInference(),
+                transform.CanonicalizeBindings(),
+                transform.LegalizeOps(),
+                transform.LiftTransformParams(),
+                transform.AnnotateTIROpPattern(),
+                transform.FoldConstant(),
+                transform.FuseOps(),
+                transform.FuseTIR(),
+                transform.DeadCodeElimination(),
+            ]
+        )(module)
+    weights = _evaluate_weights(module, list(parameters.get("main", [])), target)
+    del module["main_transform_params"]
+    module = transform.DeadCodeElimination(["main"])(module)
+    return LoweredModule(module, weights, kernel_calls(module))
+
+
+def _evaluate_weights(module: Any, parameters: list[Any], target: Target) -> list[Any]:
+    """Run the lifted function on the weights: what it returns are main's arguments."""
+    return run_weight_function(module, parameters, target)
+
+
+def run_weight_function(module: Any, parameters: list[Any], target: Target) -> list[Any]:
+    """Compile and run ``main_transform_params`` of `module` alone."""
+    tvm = import_tvm()
+    from tvm import relax
+    from tvm.relax import transform
+
+    alone = tvm.IRModule(dict(module.functions.items()))
+    del alone["main"]
+    alone = transform.DeadCodeElimination(["main_transform_params"])(alone)
+    with tvm_target(target):
+        executable = tvm.compile(alone, target=tvm_target(target))
+    machine = relax.VirtualMachine(executable, tvm.cpu())
+    return list(machine["main_transform_params"](parameters))
+
+
+def kernel_calls(module: Any) -> tuple[LoweredCall, ...]:
+    """Calls of fused kernels in ``main``, in execution order, without those that become views."""
+    import_tvm()
+    from tvm import relax
+
+    calls: list[LoweredCall] = []
+    for block in module["main"].body.blocks:
+        for binding in block.bindings:
+            value = binding.value
+            if not isinstance(value, relax.Call) or getattr(value.op, "name", "") != "relax.call_tir":
+                continue
+            function = str(value.args[0].name_hint)
+            ops = operations_of(function)
+            if all(op in _VIEWS for op in ops):
+                continue
+            inputs = tuple(_shape(arg.ty) for arg in value.args[1].fields)
+            out = value.ty_args[0]
+            outputs = tuple(_shape(f) for f in out.fields) if hasattr(out, "fields") else (_shape(out),)
+            dtype = str(out.fields[0].dtype if hasattr(out, "fields") else out.dtype)
+            calls.append(LoweredCall(function, kernel_key(ops, inputs, outputs, dtype)))
+    return tuple(calls)
+
+
+def operations_of(function: str) -> tuple[str, ...]:
+    """Primitive operations of a fused function, from its name."""
+    return normalise_op_name(function)
+
+
+def _shape(tensor_type: Any) -> tuple[int, ...]:
+    return tuple(int(n) for n in tensor_type.shape)

@@ -1,0 +1,129 @@
+"""Import TVM so that it works, and say which TVM it is."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import sys
+import types
+from typing import Any
+
+from netcut_fx.errors import BackendError, SpecError, TargetMismatch
+from netcut_fx.host import detect_host
+from netcut_fx.target import Target, detect, installed_versions, parse_target_spec
+
+#: apache-tvm-ffi releases whose MetaSchedule mutators crash when they are initialised.
+_BROKEN_FFI = ("0.1.15",)
+
+
+def import_tvm() -> Any:
+    """The `tvm` module, with only the tensor intrinsics that the host needs.
+
+    ``tvm.s_tir.tensor_intrin`` parses the intrinsics of every architecture, which takes about a minute in each process.
+    MetaSchedule imports it unasked, so an empty package of that name is put in place first and only the host's own
+    submodule is loaded into it.
+    """
+    try:
+        import tvm
+        import tvm.s_tir
+    except ImportError as error:
+        raise BackendError(
+            f"TVM is not installed ({error}); install it with: pip install 'netcut-fx[build]'"
+        ) from error
+    name = "tvm.s_tir.tensor_intrin"
+    if name not in sys.modules:
+        ffi = importlib.metadata.version("apache-tvm-ffi")
+        if ffi.startswith(_BROKEN_FFI):
+            raise BackendError(
+                f"apache-tvm-ffi {ffi} crashes while tuning; install apache-tvm-ffi==0.1.14.post1 beside "
+                f"apache-tvm {tvm.__version__}"
+            )
+        package = types.ModuleType(name)
+        package.__path__ = [os.path.join(os.path.dirname(tvm.__file__), "s_tir", "tensor_intrin")]
+        sys.modules[name] = package
+        tvm.s_tir.tensor_intrin = package
+        machine = detect_host().arch
+        if machine in ("x86_64", "AMD64"):
+            importlib.import_module(f"{name}.x86")
+        elif machine in ("aarch64", "arm64"):
+            importlib.import_module(f"{name}.arm_cpu")
+    return tvm
+
+
+def toolchain_versions() -> tuple[tuple[str, str], ...]:
+    """Versions that decide which code comes out, as (name, version) pairs."""
+    from tvm.target.codegen import llvm_version_major
+
+    import_tvm()
+    return installed_versions(llvm=str(llvm_version_major()))
+
+
+def resolve_target(spec: str = "native", threads: int = 1) -> Target:
+    """The `Target` of a SPEC such as ``native``, ``llvm`` or ``llvm -mcpu=znver4``.
+
+    Raises
+    ------
+    SpecError
+        If the kind or the CPU name does not exist.
+    TargetMismatch
+        If this machine cannot run code for it, so that nothing could be measured.
+    """
+    import_tvm()
+    from tvm.target.codegen import (
+        llvm_get_cpu_archlist,
+        llvm_get_cpu_features,
+        llvm_get_system_cpu,
+    )
+
+    host = detect_host()
+    kind, options = parse_target_spec(spec)
+    if kind != "llvm":
+        _require_device(kind)
+        return detect(spec, threads, toolchain=toolchain_versions())
+    if not 1 <= threads <= host.cores:
+        raise SpecError(f"threads must be between 1 and the {host.cores} cores of this machine, got {threads}")
+    native = str(llvm_get_system_cpu())
+    mcpu = options.get("mcpu", native)
+    known = [str(name) for name in llvm_get_cpu_archlist(_tvm_target("llvm", native, threads))]
+    if mcpu not in known:
+        raise SpecError(f"unknown CPU {mcpu!r} in target {spec!r}; LLVM knows {', '.join(sorted(known))}")
+    if mcpu != native:
+        wanted = {str(f) for f in llvm_get_cpu_features(_tvm_target("llvm", mcpu, threads))}
+        offered = {str(f) for f in llvm_get_cpu_features(_tvm_target("llvm", native, threads))}
+        missing = sorted(f for f in wanted - offered if not f.startswith(("fast-", "slow-", "false-", "prefer-")))
+        isa = [f for f in missing if f.startswith(("avx", "sse", "fma", "amx", "neon", "sve", "f16"))]
+        if isa:
+            raise TargetMismatch(
+                f"this machine ({host.cpu_model}, {native}) cannot run code for {mcpu}: it lacks {', '.join(isa)}; "
+                "use --target native, or run on the device itself"
+            )
+    return detect(spec, threads, mcpu=native, toolchain=toolchain_versions())
+
+
+def tvm_target(target: Target) -> Any:
+    """`target` in TVM's own words."""
+    return _tvm_target(target.kind, target.mcpu, target.threads)
+
+
+def _tvm_target(kind: str, mcpu: str, threads: int) -> Any:
+    tvm = import_tvm()
+    if kind == "llvm":
+        return tvm.target.Target({"kind": "llvm", "mcpu": mcpu, "num-cores": threads})
+    return tvm.target.Target({"kind": kind, "arch": mcpu} if mcpu else {"kind": kind})
+
+
+def _require_device(kind: str) -> None:
+    tvm = import_tvm()
+    if not tvm.runtime.enabled(kind) or not tvm.device(kind, 0).exist:
+        raise TargetMismatch(f"target {kind} needs a device of that kind and a TVM built for it; this machine has none")
+
+
+def limit_threads(threads: int) -> None:
+    """Fix how many threads TVM's pool uses in this process."""
+    from tvm_ffi import get_global_func
+
+    import_tvm()
+    configure = get_global_func("runtime.config_threadpool", allow_missing=True)
+    if configure is not None:
+        configure(1, threads)
