@@ -16,10 +16,6 @@ from netcut_fx.ops import normalise_op_name
 from netcut_fx.passes import prepare_pipeline
 from netcut_fx.target import Target
 
-#: A call whose operations are all in here moves no data: Relax turns it into a view.
-_VIEWS = frozenset({"reshape", "squeeze", "expand_dims", "flatten"})
-
-
 @dataclass(frozen=True)
 class LoweredCall:
     """One kernel call in ``main``: TVM's function name and our workload key."""
@@ -88,17 +84,13 @@ def lower(traced: TracedModule, target: Target) -> LoweredModule:
                 transform.FuseOps(),
                 transform.FuseTIR(),
                 transform.DeadCodeElimination(),
+                transform.RewriteDataflowReshape(),
             ]
         )(module)
-    weights = _evaluate_weights(module, list(parameters.get("main", [])), target)
+    weights = run_weight_function(module, list(parameters.get("main", [])), target)
     del module["main_transform_params"]
     module = transform.DeadCodeElimination(["main"])(module)
     return LoweredModule(module, weights, kernel_calls(module))
-
-
-def _evaluate_weights(module: Any, parameters: list[Any], target: Target) -> list[Any]:
-    """Run the lifted function on the weights: what it returns are main's arguments."""
-    return run_weight_function(module, parameters, target)
 
 
 def run_weight_function(module: Any, parameters: list[Any], target: Target) -> list[Any]:
@@ -117,7 +109,7 @@ def run_weight_function(module: Any, parameters: list[Any], target: Target) -> l
 
 
 def kernel_calls(module: Any) -> tuple[LoweredCall, ...]:
-    """Calls of fused kernels in ``main``, in execution order, without those that become views."""
+    """Calls of fused kernels in ``main``, in execution order, those that became views left out."""
     import_tvm()
     from tvm import relax
 
@@ -128,20 +120,13 @@ def kernel_calls(module: Any) -> tuple[LoweredCall, ...]:
             if not isinstance(value, relax.Call) or getattr(value.op, "name", "") != "relax.call_tir":
                 continue
             function = str(value.args[0].name_hint)
-            ops = operations_of(function)
-            if all(op in _VIEWS for op in ops):
-                continue
+            ops = normalise_op_name(function)
             inputs = tuple(_shape(arg.ty) for arg in value.args[1].fields)
             out = value.ty_args[0]
             outputs = tuple(_shape(f) for f in out.fields) if hasattr(out, "fields") else (_shape(out),)
             dtype = str(out.fields[0].dtype if hasattr(out, "fields") else out.dtype)
             calls.append(LoweredCall(function, kernel_key(ops, inputs, outputs, dtype)))
     return tuple(calls)
-
-
-def operations_of(function: str) -> tuple[str, ...]:
-    """Primitive operations of a fused function, from its name."""
-    return normalise_op_name(function)
 
 
 def _shape(tensor_type: Any) -> tuple[int, ...]:

@@ -120,10 +120,10 @@ def _require_device(kind: str) -> None:
 
 
 def limit_threads(threads: int) -> None:
-    """Fix how many threads TVM's pool uses in this process."""
+    """Fix how many threads TVM's pool uses when this thread calls a kernel."""
     from tvm_ffi import get_global_func
 
+    from netcut_fx.vm_threads import own_thread_pool
+
     import_tvm()
-    configure = get_global_func("runtime.config_threadpool", allow_missing=True)
-    if configure is not None:
-        configure(1, threads)
+    own_thread_pool(threads, get_global_func)

@@ -1,0 +1,88 @@
+"""netcut_fx: trim a pretrained network until it answers before a deadline, and compile it with TVM.
+
+The verbs, in the order in which they are used::
+
+    traced = netcut_fx.trace(model, example_inputs)
+    found = netcut_fx.frontiers(traced)
+    trn = netcut_fx.cut(traced, found[5], head=netcut_fx.HeadPass(classes=10))
+    estimate = netcut_fx.estimate(trn, model=latency_model)
+    decision = netcut_fx.choose(estimates, accuracies, deadline_ms)
+    trained = netcut_fx.retrain(trn, dataset)
+    compiled = netcut_fx.compile(trained.traced)
+    finished = netcut_fx.run(model, data, deadline_ms=5.0, out="build/run")
+
+Importing this package imports neither torch nor tvm: each name loads its module when it is first used, so that
+`netcut_fx.runtime` can serve a bundle on a device that has neither.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+#: Public name -> module that defines it. No module of the package is called like a verb: importing it would hide the verb.
+_EXPORTS = {
+    "Accuracy": "netcut_fx.evaluate",
+    "Dataset": "netcut_fx.data",
+    "Decision": "netcut_fx.decision",
+    "Frontier": "netcut_fx.graph",
+    "HeadPass": "netcut_fx.passes.head",
+    "LatencyModel": "netcut_fx.latency",
+    "Measurement": "netcut_fx.measure",
+    "NetcutError": "netcut_fx.errors",
+    "Pipeline": "netcut_fx.passes.base",
+    "RetrainOptions": "netcut_fx.retraining_options",
+    "RunOptions": "netcut_fx.job_options",
+    "Stopwatch": "netcut_fx.measure",
+    "TracedModule": "netcut_fx.graph",
+    "choose": "netcut_fx.decision",
+    "compile": "netcut_fx.verbs",
+    "cut": "netcut_fx.verbs",
+    "estimate": "netcut_fx.verbs",
+    "frontiers": "netcut_fx.frontier",
+    "load_data": "netcut_fx.data",
+    "load_model": "netcut_fx.model_spec",
+    "parse_pipeline": "netcut_fx.passes.registry",
+    "retrain": "netcut_fx.retraining",
+    "run": "netcut_fx.verbs",
+    "to_text": "netcut_fx.text",
+    "trace": "netcut_fx.tracing",
+}
+
+__all__ = ["__version__", *_EXPORTS]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    module = _EXPORTS.get(name)
+    if module is None:
+        raise AttributeError(f"module 'netcut_fx' has no attribute {name!r}; it has {', '.join(sorted(_EXPORTS))}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from netcut_fx.data import Dataset, load_data
+    from netcut_fx.decision import Decision, choose
+    from netcut_fx.errors import NetcutError
+    from netcut_fx.evaluate import Accuracy
+    from netcut_fx.frontier import frontiers
+    from netcut_fx.graph import Frontier, TracedModule
+    from netcut_fx.job_options import RunOptions
+    from netcut_fx.latency import LatencyModel
+    from netcut_fx.measure import Measurement, Stopwatch
+    from netcut_fx.model_spec import load_model
+    from netcut_fx.passes.base import Pipeline
+    from netcut_fx.passes.head import HeadPass
+    from netcut_fx.passes.registry import parse_pipeline
+    from netcut_fx.retraining import retrain
+    from netcut_fx.retraining_options import RetrainOptions
+    from netcut_fx.text import to_text
+    from netcut_fx.tracing import trace
+    from netcut_fx.verbs import compile, cut, estimate, run

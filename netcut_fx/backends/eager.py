@@ -1,0 +1,118 @@
+"""Torch eager behind the backend protocol: the reference, and what tests of everything above run on."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from cost_models import Kernel
+from netcut_fx.backends.base import CompiledKernel, KernelTiming, Profile, Progress, TuneReport
+from netcut_fx.errors import BackendError
+from netcut_fx.graph import TracedModule
+from netcut_fx.kernels import kernels
+from netcut_fx.measure import Stopwatch, Timer, python_timer
+from netcut_fx.passes import prepare_pipeline
+from netcut_fx.target import Target, detect
+
+
+class EagerBackend:
+    """Runs networks as torch does, kernel by kernel in the order of our own kernel list."""
+
+    name = "eager"
+
+    def __init__(self, threads: int = 1) -> None:
+        self._target = detect("native", threads)
+
+    @property
+    def target(self) -> Target:
+        """This machine."""
+        return self._target
+
+    def kernels(self, traced: TracedModule) -> Sequence[CompiledKernel]:
+        """Our own kernel list."""
+        return _listed(kernels(traced))
+
+    def tune(
+        self, traced: TracedModule, *, trials: int, database: Path, progress: Progress | None = None
+    ) -> TuneReport:
+        """Nothing to search for."""
+        return TuneReport(len(set(k.key for k in kernels(traced))), 0, 0, 0, 0.0)
+
+    def compile(self, traced: TracedModule, *, database: Path | None = None) -> EagerModule:
+        """Prepare the graph."""
+        return EagerModule(traced)
+
+
+class EagerModule:
+    """A prepared graph that runs in torch; see `netcut_fx.backends.base.CompiledModule`."""
+
+    def __init__(self, traced: TracedModule) -> None:
+        self._network = kernels(traced)
+        self.kernels = _listed(self._network)
+        self._prepared = prepare_pipeline()(traced)
+        (spec,) = traced.input_specs
+        self._shape = spec.shape
+        self._example = torch.zeros(spec.shape)
+
+    @torch.inference_mode()
+    def run(self, inputs: np.ndarray) -> np.ndarray:
+        """Logits of one batch."""
+        if tuple(inputs.shape) != self._shape:
+            raise BackendError(f"prepared for inputs {self._shape}, got {tuple(inputs.shape)}; prepare for that shape")
+        return self._prepared.graph_module(torch.from_numpy(np.ascontiguousarray(inputs))).numpy()
+
+    def timer(self) -> Timer:
+        """Runs the network n times."""
+
+        @torch.inference_mode()
+        def call() -> None:
+            self._prepared.graph_module(self._example)
+
+        return python_timer(call)
+
+    def profile(self, rounds: int = 20) -> Profile:
+        """Time each node, and give each kernel the time of the nodes it computes."""
+        owner = {origin: i for i, kernel in enumerate(self._network) for origin in kernel.origin}
+        samples: list[list[float]] = [[] for _ in self._network]
+        whole = Stopwatch(repeat=5).measure_timer(self.timer()).ms
+        with torch.inference_mode():
+            for _ in range(rounds):
+                clock = _NodeClock(self._prepared.graph_module)
+                clock.run(self._example)
+                shares: defaultdict[int, float] = defaultdict(float)
+                for name, ms in clock.ms.items():
+                    if name in owner:
+                        shares[owner[name]] += ms
+                for i, values in enumerate(samples):
+                    values.append(max(shares[i], 1e-6))
+        timings = tuple(
+            KernelTiming(k.name, k.key, tuple(values)) for k, values in zip(self.kernels, samples, strict=True)
+        )
+        return Profile(timings, max(0.0, whole - sum(float(np.median(values)) for values in samples)))
+
+    def save(self, folder: Path) -> Mapping[str, Path]:
+        """Refuse: there is no library."""
+        raise BackendError("torch eager makes no library to bundle; compile with the tvm backend")
+
+
+class _NodeClock(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.ms: dict[str, float] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        start = time.perf_counter()
+        value = super().run_node(n)
+        self.ms[n.meta["qualname"]] = (time.perf_counter() - start) * 1e3
+        return value
+
+
+def _listed(network: Sequence[Kernel]) -> tuple[CompiledKernel, ...]:
+    return tuple(CompiledKernel(k.origin[-1] if k.origin else k.key, k.key, True) for k in network)

@@ -1,0 +1,205 @@
+"""``netcut estimate``, ``compile`` and ``bench``: everything that needs the compiler or a clock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from netcut_fx.cli import options as opt
+from netcut_fx.cli.graphs import traced_model
+
+if TYPE_CHECKING:
+    from netcut_fx.passes.head import HeadKind
+
+
+def estimate(
+    model: opt.Model,
+    weights: opt.Weights = None,
+    input_size: opt.InputSize = None,
+    classes: opt.Classes = 10,
+    head: opt.Head = "netcut",
+    granularity: opt.Granularity = "block",
+    max_width: opt.MaxWidth = 1,
+    target: opt.Target = "native",
+    threads: opt.Threads = 1,
+    trials: opt.Trials = 24,
+    database: opt.Database = opt.DEFAULT_DATABASE,
+    calibration: Annotated[
+        Path | None, typer.Option(help="measured kernels: read if it is there, else written after tuning and measuring")
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="say what each estimate rests on")] = False,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Predict the latency of every cut of MODEL on this machine."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from cost_models import Calibration
+    from netcut_fx import verbs
+    from netcut_fx.cli.console import ConsoleReporter, ms
+    from netcut_fx.frontier import deepest_frontier, require_frontiers
+    from netcut_fx.job_options import Granularity
+    from netcut_fx.latency import LatencyModel, kernels_of_cuts
+    from netcut_fx.passes.head import HeadPass
+    from netcut_fx.profiling import profile_network
+
+    traced = traced_model(model, weights, input_size)
+    found = require_frontiers(traced, granularity=cast("Granularity", granularity), max_width=max_width)
+    uncut = deepest_frontier(traced)
+    listed = (*(f for f in found if f.nodes != uncut.nodes), uncut)
+    new_head = HeadPass(classes, cast("HeadKind", head))
+    backend = verbs.tvm_backend(target, threads)
+    if calibration is not None and calibration.exists():
+        evidence = Calibration.load(calibration, fingerprint=backend.target.fingerprint())
+    else:
+        whole = verbs.cut(traced, uncut, head=new_head)
+        with ConsoleReporter() as reporter:
+            if trials:
+                reporter.stage("tune")
+                backend.tune(whole, trials=trials, database=database, progress=reporter.progress)
+            reporter.stage("profile")
+            evidence = profile_network(backend, whole, database).calibration
+        if calibration is not None:
+            evidence.save(calibration)
+    priced = LatencyModel.of_calibration(evidence)
+    estimates = {name: priced.price(network) for name, network in kernels_of_cuts(traced, listed, new_head).items()}
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "predicted_ms": e.ms if e.is_known else None,
+            "low_ms": e.low_ms if e.is_known else None,
+            "high_ms": e.high_ms if e.is_known else None,
+            "provenance": dict(e.provenance),
+            "missing": list(e.missing),
+        }
+        for name, e in estimates.items()
+    ]
+    if as_json:
+        opt.print_json({"model": model, "target": backend.target.to_json(), "estimates": rows})
+        return
+    table = Table(title=f"{model} on {backend.target}")
+    for column in ("frontier", "predicted ms", "interval", *(("rests on",) if explain else ())):
+        table.add_column(column, justify="left" if column in ("frontier", "rests on") else "right")
+    for row in rows:
+        known = row["predicted_ms"] is not None
+        basis = ", ".join(f"{k} {ms(v)}" for k, v in row["provenance"].items()) or "; ".join(row["missing"])
+        table.add_row(
+            escape(row["name"]),
+            ms(row["predicted_ms"]) if known else "unknown",
+            f"{ms(row['low_ms'])}–{ms(row['high_ms'])}" if known else "",
+            *((escape(basis),) if explain else ()),
+        )
+    Console().print(table)
+
+
+def compile(
+    model: opt.Model,
+    at: Annotated[str | None, typer.Option(help="frontier to cut at; without it the whole network is compiled")] = None,
+    classes: Annotated[int | None, typer.Option(help="classes of a new head on the cut")] = None,
+    head: opt.Head = "netcut",
+    weights: opt.Weights = None,
+    input_size: opt.InputSize = None,
+    normalize: Annotated[str, typer.Option(help="as for run; stored for the runtime")] = "imagenet",
+    target: opt.Target = "native",
+    threads: opt.Threads = 1,
+    trials: opt.Trials = 24,
+    database: opt.Database = opt.DEFAULT_DATABASE,
+    out: Annotated[Path, typer.Option(help="folder of the bundle")] = Path("build/bundle"),
+    as_json: opt.AsJson = False,
+) -> None:
+    """Tune and compile MODEL, or a cut of it, into a bundle, with the weights it has."""
+    import tempfile
+
+    from netcut_fx import verbs
+    from netcut_fx.bundle import write_bundle
+    from netcut_fx.cli.console import ConsoleReporter
+    from netcut_fx.errors import SpecError
+    from netcut_fx.graph import TensorSpec
+    from netcut_fx.manifest import Manifest
+    from netcut_fx.measure import Stopwatch
+    from netcut_fx.passes.head import HeadPass
+    from netcut_fx.preprocess import Preprocess
+
+    network = traced_model(model, weights, input_size)
+    if at is not None:
+        new_head = None if classes is None else HeadPass(classes, cast("HeadKind", head))
+        network = verbs.cut(network, at, head=new_head)
+    elif classes is not None:
+        raise SpecError("--classes puts a new head on a cut; give --at as well")
+    spec, answer = network.input_specs[0], network.output.meta["spec"]
+    if not isinstance(answer, TensorSpec) or len(answer.shape) != 2:
+        raise SpecError(f"a bundle serves classes (1, N), but {network.name} returns {answer}; put a head on it with --classes")
+    height, width = spec.shape[2:]
+    backend = verbs.tvm_backend(target, threads)
+    with ConsoleReporter() as reporter:
+        if trials:
+            reporter.stage("tune")
+            backend.tune(network, trials=trials, database=database, progress=reporter.progress)
+        reporter.stage("compile")
+        compiled = backend.compile(network, database=database)
+        untuned = [k.name for k in compiled.kernels if not k.tuned]
+        if untuned:
+            reporter.note(f"{len(untuned)} kernels have no tuning record and run as naive loops: {', '.join(untuned[:5])}")
+        measured = Stopwatch().measure_timer(compiled.timer())
+        with tempfile.TemporaryDirectory() as scratch:
+            files = compiled.save(Path(scratch))
+            manifest = Manifest(
+                name=network.name,
+                target=backend.target,
+                preprocess=Preprocess.named((height, width), normalize),
+                labels=tuple(str(i) for i in range(answer.shape[1])),
+                input_shape=spec.shape,
+                output_shape=answer.shape,
+                frontier=at or "",
+                measurement=measured.to_json(),
+                versions=dict(backend.target.toolchain),
+            )
+            write_bundle(
+                out,
+                library=files["library"],
+                runtime_library=files["runtime_library"],
+                params=files["params"],
+                manifest=manifest,
+            )
+    if as_json:
+        opt.print_json({"bundle": str(out), "measured": measured.to_json(), "untuned_kernels": untuned})
+    else:
+        print(f"{out}: {measured}")
+
+
+def bench(
+    bundle: Annotated[Path, typer.Argument(help="folder that netcut run or netcut compile wrote")],
+    repeat: Annotated[int, typer.Option(help="rounds")] = 21,
+    any_cpu: Annotated[bool, typer.Option("--any-cpu", help="also on another CPU model than it was measured on")] = False,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Time a bundle on this machine, through the runtime that a device uses."""
+    from netcut_fx.measure import Stopwatch
+    from netcut_fx.runtime import load
+
+    with load(bundle, any_cpu=any_cpu) as runtime:
+        measured = Stopwatch(repeat=repeat).measure_timer(runtime.timer())
+        manifest = runtime.manifest
+        then = manifest.measurement.get("ms")
+        deadline_ms = manifest.measurement.get("deadline_ms")
+    if as_json:
+        opt.print_json(
+            {
+                "bundle": str(bundle),
+                "name": manifest.name,
+                "threads": manifest.threads,
+                "measured": measured.to_json(),
+                "measured_when_built_ms": then,
+                "deadline_ms": deadline_ms,
+                "meets_deadline": None if deadline_ms is None else measured.ms <= deadline_ms,
+            }
+        )
+        return
+    print(f"{manifest.name}: {measured}, {manifest.threads} thread(s)")
+    if then is not None:
+        print(f"when it was built: {then:.3f} ms")
+    if deadline_ms is not None:
+        print(f"deadline {deadline_ms:.3f} ms: {'met' if measured.ms <= deadline_ms else 'BROKEN'}")

@@ -1,0 +1,241 @@
+"""All cuts of a network up to a width.
+
+A cut keeps a set of positions of the `CutGraph` that holds the inputs and, with each position, everything that one
+needs. What crosses is what is kept and used outside. One cut belongs to each crossing set: what is kept is the crossing
+tensors with all their ancestors, the inputs, and the in-place operations that rewrite what those read.
+
+Separators (positions that all paths pass) divide the graph into regions, and every cut lies within one region: it keeps
+all up to one separator, and not the next. So single-tensor cuts cost one linear sweep, and wider ones a search per
+region. The search decides position by position whether it is kept. A position left out takes all that depends on it
+out as well, at once, so that crossing tensors are known as early as possible and a branch ends as soon as too many of
+them cross. Nothing recurses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from netcut_fx.cut_graph import CutGraph
+from netcut_fx.errors import InvalidFrontier
+
+#: Steps of the search for wide cuts after which it gives up: two long parallel branches alone have n^2 cuts.
+SEARCH_STEPS = 5_000_000
+
+_UNDECIDED, _KEPT, _REMOVED = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One cut, in positions of a `CutGraph`.
+
+    Parameters
+    ----------
+    crossing : tuple of int
+        What crosses, in order.
+    base : int
+        All positions up to this one are kept.
+    more : tuple of int
+        Further kept positions, in order.
+    """
+
+    crossing: tuple[int, ...]
+    base: int
+    more: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many positions are kept."""
+        return self.base + 1 + len(self.more)
+
+
+def closure(graph: CutGraph, ends: Sequence[int]) -> Cut:
+    """The cut that keeps `ends`, all that they need, and whatever rewrites in place what would cross."""
+    kept_ends = set(ends)
+    while True:
+        cut = _plain_closure(graph, sorted(kept_ends))
+        rewriting = {
+            graph.position[writer.name]
+            for position in cut.crossing
+            if (writer := graph.later_writer(graph.order[position])) is not None and writer.name in graph.position
+        }
+        if rewriting <= kept_ends:
+            return cut
+        kept_ends |= rewriting
+
+
+def _plain_closure(graph: CutGraph, ends: Sequence[int]) -> Cut:
+    last = ends[-1]
+    base = graph.base(last)
+    if graph.base(last + 1) >= last:
+        base = graph.base(last + 1)
+        return Cut(_crossing(graph, base, ()), base)
+    kept: set[int] = set()
+    stack = [p for p in ends if p > base]
+    while stack:
+        position = stack.pop()
+        if position not in kept:
+            kept.add(position)
+            stack += [p for p in graph.needs[position] if p > base]
+    more = tuple(sorted(kept))
+    return Cut(_crossing(graph, base, more), base, more)
+
+
+def _crossing(graph: CutGraph, base: int, more: Sequence[int]) -> tuple[int, ...]:
+    # Of what is kept up to the base only a separator, or the inputs before the first one, can be used behind it.
+    border = range(graph.inputs) if base < graph.inputs else (base,)
+    kept = set(more)
+    return tuple(p for p in (*border, *more) if any(user > base and user not in kept for user in graph.users[p]))
+
+
+def all_cuts(graph: CutGraph, width: int, may_cross: Sequence[bool]) -> Iterator[Cut]:
+    """Every cut where at most `width` tensors cross, all of them allowed by `may_cross`; each crossing set once.
+
+    Raises
+    ------
+    InvalidFrontier
+        If there are too many to list.
+    """
+    seen: set[tuple[int, ...]] = set()
+    for cut in _sweep(graph, width, may_cross):
+        if cut.crossing not in seen:
+            seen.add(cut.crossing)
+            yield cut
+    if width == 1:
+        return
+    borders = [-1, *graph.separators] if graph.inputs > 1 or not graph.separators else list(graph.separators)
+    steps = SEARCH_STEPS
+    for base, end in zip(borders, [*borders[1:], len(graph.order)], strict=True):
+        search = _RegionSearch(graph, max(base, graph.inputs - 1), end, width, may_cross, steps)
+        for cut in search.run():
+            if cut.crossing not in seen:
+                seen.add(cut.crossing)
+                yield cut
+        steps = search.steps
+
+
+def _sweep(graph: CutGraph, width: int, may_cross: Sequence[bool]) -> Iterator[Cut]:
+    """Cuts that keep exactly a first part of the execution order."""
+    live: dict[int, None] = {}
+    forbidden = 0
+    ending: dict[int, list[int]] = {}
+    for i, last in enumerate(graph.last_use):
+        for done in ending.pop(i, ()):
+            del live[done]
+            forbidden -= not may_cross[done]
+        if last > i:
+            live[i] = None
+            forbidden += not may_cross[i]
+            ending.setdefault(last, []).append(i)
+        if i >= graph.inputs - 1 and live and len(live) <= width and not forbidden:
+            crossing = tuple(live)
+            base = i if crossing == (i,) or i < graph.inputs else graph.base(i)
+            yield Cut(crossing, base, tuple(range(base + 1, i + 1)))
+
+
+class _RegionSearch:
+    """Cuts that keep all up to `base`, not `end`, and between them no first part of the execution order."""
+
+    def __init__(self, graph: CutGraph, base: int, end: int, width: int, may_cross: Sequence[bool], steps: int) -> None:
+        self.graph, self.base, self.end, self.width, self.may_cross = graph, base, end, width, may_cross
+        self.steps = steps
+        self.status = bytearray(max(end - base, 1))
+        self.changed: list[int] = []
+        self.crossing: dict[int, None] = {}
+        self.dependents: list[list[int]] = [[] for _ in self.status]
+        latest_need = [base] * len(self.status)
+        for position in range(base + 1, end):
+            inside = [p for p in graph.needs[position] if p > base]
+            for need in inside:
+                self.dependents[need - base].append(position)
+            latest_need[position - base] = max(inside, default=base)
+        # Whether something behind a position does not depend on it: else leaving it out ends the execution order.
+        self.has_parallel = [False] * len(self.status)
+        earliest = end
+        for position in range(end - 1, base, -1):
+            self.has_parallel[position - base] = earliest < position
+            earliest = min(earliest, latest_need[position - base])
+
+    def run(self) -> Iterator[Cut]:
+        """Yield the cuts; a stack of decisions instead of recursion."""
+        border = range(self.graph.inputs) if self.base < self.graph.inputs else (self.base,)
+        if not any(self.has_parallel) or not all(self._note(p) for p in border if self._used_outside(p)):
+            return
+        decisions: list[tuple[int, bool, int, int]] = []  # position, kept, lengths of `changed` and `crossing` before
+        removed = 0
+        position = self.base + 1
+        while True:
+            while position < self.end and self.status[position - self.base] != _UNDECIDED:
+                position += 1
+            possible = position < self.end
+            if possible:
+                decisions.append((position, True, len(self.changed), len(self.crossing)))
+                possible = self._keep(position)
+            elif removed:
+                yield from self._found()
+            while not possible:
+                if not decisions:
+                    return
+                position, kept, changes, crossings = decisions.pop()
+                self._undo(changes, crossings)
+                if not kept:
+                    removed -= 1
+                elif removed or self.has_parallel[position - self.base]:
+                    decisions.append((position, False, changes, crossings))
+                    removed += 1
+                    possible = self._remove(position)
+            position += 1
+
+    def _found(self) -> Iterator[Cut]:
+        more = tuple(p for p in range(self.base + 1, self.end) if self.status[p - self.base] == _KEPT)
+        if more and self.crossing and more[-1] - self.base != len(more):
+            yield Cut(tuple(sorted(self.crossing)), self.base, more)
+
+    def _used_outside(self, position: int) -> bool:
+        return any(
+            u >= self.end or (u > self.base and self.status[u - self.base] == _REMOVED)
+            for u in self.graph.users[position]
+        )
+
+    def _note(self, position: int) -> bool:
+        """Count `position` as crossing; False if that is one too many or not allowed."""
+        self.crossing[position] = None
+        return self.may_cross[position] and len(self.crossing) <= self.width
+
+    def _keep(self, position: int) -> bool:
+        self._step()
+        self.status[position - self.base] = _KEPT
+        self.changed.append(position)
+        return not self._used_outside(position) or self._note(position)
+
+    def _remove(self, position: int) -> bool:
+        stack = [position]
+        while stack:
+            removed = stack.pop()
+            if self.status[removed - self.base] == _REMOVED:
+                continue
+            self._step()
+            self.status[removed - self.base] = _REMOVED
+            self.changed.append(removed)
+            for source in self.graph.sources[removed]:
+                is_kept = source <= self.base or self.status[source - self.base] == _KEPT
+                if is_kept and source not in self.crossing and not self._note(source):
+                    return False
+            stack += self.dependents[removed - self.base]
+        return True
+
+    def _undo(self, changes: int, crossings: int) -> None:
+        for position in self.changed[changes:]:
+            self.status[position - self.base] = _UNDECIDED
+        del self.changed[changes:]
+        while len(self.crossing) > crossings:
+            self.crossing.popitem()
+
+    def _step(self) -> None:
+        self.steps -= 1
+        if self.steps < 0:
+            near = self.graph.order[max(self.base, 0)].meta["qualname"]
+            raise InvalidFrontier(
+                f"too many cuts of width up to {self.width} in {self.graph.traced.name} behind {near} to list; "
+                "lower max_width, or use granularity='block'"
+            )

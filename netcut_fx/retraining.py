@@ -1,0 +1,2 @@
+from netcut_fx.retrain import *
+from netcut_fx.retrain import RetrainOptions, TrainedCandidate, retrain

@@ -1,0 +1,1 @@
+from netcut_fx.retrain_options import RetrainOptions
