@@ -27,7 +27,7 @@ from netcut_fx.errors import InvalidFrontier, SpecError
 from netcut_fx.frontier_validity import crossing_problem, cut_problem, name_of, uncounted_problem
 from netcut_fx.graph import Frontier, TracedModule
 from netcut_fx.module_calls import module_calls
-from netcut_fx.trace import module_path
+from netcut_fx.tracing import module_path
 
 Granularity = Literal["block", "kernel", "node"]
 GRANULARITIES: tuple[Granularity, ...] = ("block", "kernel", "node")

@@ -241,7 +241,9 @@ class Job:
 
     def _warn_untuned(self, naive: Sequence[str]) -> None:
         if naive:
-            self.reporter.note(f"{len(naive)} kernels have no tuning record and run as naive loops: {', '.join(naive[:5])}")
+            self.reporter.note(
+                f"{len(naive)} kernels have no tuning record and run as naive loops: {', '.join(naive[:5])}"
+            )
 
     def _measure_shortlist(
         self, decision: Decision, deadline_ms: float, uncut_measured: Measurement
@@ -254,7 +256,9 @@ class Job:
                 break
             measured[name] = uncut_measured if name == self.uncut.name else self._measure(self._by_name(name))
             if measured[name].ms > deadline_ms:
-                refused[name] = f"measured {measured[name].ms:.3f} ms, which breaks the deadline of {deadline_ms:.3f} ms"
+                refused[name] = (
+                    f"measured {measured[name].ms:.3f} ms, which breaks the deadline of {deadline_ms:.3f} ms"
+                )
                 self.reporter.note(f"{name}: {refused[name]}; the next candidate is taken")
         if len(refused) == len(measured):
             fastest = min(measured, key=lambda name: measured[name].ms)
@@ -354,5 +358,3 @@ def _training_line(record: Any) -> str:
     accuracy = record.get("validation_accuracy", record.get("accuracy"))
     shown = f", validation {accuracy:.1%}" if isinstance(accuracy, float) else ""
     return f"{record.get('stage', 'train')}{shown}"
-
-

@@ -19,9 +19,7 @@ from netcut_fx.graph import Spec, TensorSpec, TracedModule, spec_of
 _OPERATOR_NAMES = {operator.iadd: "add_", operator.isub: "sub_", operator.imul: "mul_", operator.itruediv: "div_"}
 
 
-def trace(
-    model: nn.Module, example_inputs: Tensor | Sequence[Tensor], *, name: str | None = None
-) -> TracedModule:
+def trace(model: nn.Module, example_inputs: Tensor | Sequence[Tensor], *, name: str | None = None) -> TracedModule:
     """Trace `model` symbolically; the model itself is left as it is.
 
     Parameters
@@ -181,7 +179,7 @@ def _one_line(error: BaseException) -> str:
 def _user_location(error: BaseException) -> str:
     """``file:line, in function`` of the innermost frame outside torch."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in f.filename.replace("\\", "/")]
-    frames = [f for f in frames if not f.filename.endswith("netcut_fx/trace.py")] or frames
+    frames = [f for f in frames if not f.filename.endswith("netcut_fx/tracing.py")] or frames
     if not frames:
         return "unknown line"
     last = frames[-1]

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from netcut_fx.augment import augmented
 from netcut_fx.data import Dataset
 from netcut_fx.evaluate import predict_logits
-from netcut_fx.retrain_options import RetrainOptions
+from netcut_fx.retraining_options import RetrainOptions
 from netcut_fx.student import Student
 
 # Few images make small batches, so that an epoch of the head is at least some steps.

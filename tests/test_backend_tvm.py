@@ -93,7 +93,7 @@ def test_half_written_records_are_set_aside(backend: TvmBackend, tuned: Path, tm
         (tmp_path / file).write_bytes((source / file).read_bytes())
     whole = len((tmp_path / "database_tuning_record.json").read_text().splitlines())
     with (tmp_path / "database_tuning_record.json").open("a") as records:
-        records.write('[0, [[[')
+        records.write("[0, [[[")
     with (tmp_path / "database_workload.json").open("a") as workloads:
         workloads.write('["123", "AA')
     assert set_aside_corrupt_lines(tmp_path) == 2

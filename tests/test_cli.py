@@ -43,7 +43,14 @@ def refused(*arguments: str) -> str:
 
 
 def run_refused(tmp_path: Path, **changed: str) -> str:
-    given = {"model": MODEL, "data": DATA, "input-size": SIZE, "deadline-ms": "1", "out": str(tmp_path / "out"), **changed}
+    given = {
+        "model": MODEL,
+        "data": DATA,
+        "input-size": SIZE,
+        "deadline-ms": "1",
+        "out": str(tmp_path / "out"),
+        **changed,
+    }
     return refused("run", *(word for name, value in given.items() for word in (f"--{name}", value)))
 
 
@@ -67,7 +74,9 @@ def test_opt_prints_every_step() -> None:
 def test_cut_writes_a_program_that_answers(tmp_path: Path) -> None:
     rows = json.loads(netcut("frontiers", MODEL, "--input-size", SIZE, "--json").stdout)["frontiers"]
     out = tmp_path / "trn.pt2"
-    done = netcut("cut", MODEL, "--at", rows[0]["name"], "--classes", "7", "--input-size", SIZE, "--out", str(out), "--json")
+    done = netcut(
+        "cut", MODEL, "--at", rows[0]["name"], "--classes", "7", "--input-size", SIZE, "--out", str(out), "--json"
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["out"] == str(out)
     answer = torch.export.load(out).module()(torch.zeros(1, 3, 32, 32))
@@ -97,7 +106,9 @@ def test_untraceable_model_names_operation_and_line(tmp_path: Path) -> None:
 
 
 def test_example_input_that_does_not_fit(tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text("import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3))\n")
+    (tmp_path / "net.py").write_text(
+        "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3))\n"
+    )
     line = run_refused(tmp_path, model=f"{tmp_path}/net.py:net")
     assert "float32[1, 3, 32, 32] does not fit" in line
 

@@ -18,7 +18,13 @@ def about(ms: float, spread: float = 0.1) -> LatencyEstimate:
     return LatencyEstimate(ms, ms * (1 - spread), ms * (1 + spread), (("measured", ms),))
 
 
-ESTIMATES = {"a": about(1.0), "b": about(2.0), "c": about(2.95), "d": about(4.0), "e": LatencyEstimate.unknown("resize")}
+ESTIMATES = {
+    "a": about(1.0),
+    "b": about(2.0),
+    "c": about(2.95),
+    "d": about(4.0),
+    "e": LatencyEstimate.unknown("resize"),
+}
 ACCURACIES = {name: Accuracy(correct, 100) for name, correct in zip("abcde", (50, 80, 80, 90, 99), strict=True)}
 
 
@@ -44,7 +50,9 @@ def test_most_accurate_first_and_the_faster_of_equals() -> None:
 
 
 def test_an_impossible_deadline_names_the_smallest_reachable() -> None:
-    with pytest.raises(DeadlineUnmet, match=r"no trimmed network meets 0\.5 ms: the smallest, cut at a, .* 1\.000 ms .1 cand"):
+    with pytest.raises(
+        DeadlineUnmet, match=r"no trimmed network meets 0\.5 ms: the smallest, cut at a, .* 1\.000 ms .1 cand"
+    ):
         choose(ESTIMATES, ACCURACIES, 0.5)
 
 
@@ -60,9 +68,7 @@ def test_senseless_deadlines_are_refused(deadline_ms: float) -> None:
 
 
 @given(
-    st.lists(
-        st.tuples(st.one_of(st.none(), st.floats(0.01, 100)), st.integers(0, 100)), min_size=1, max_size=12
-    ),
+    st.lists(st.tuples(st.one_of(st.none(), st.floats(0.01, 100)), st.integers(0, 100)), min_size=1, max_size=12),
     st.floats(0.01, 100),
     st.integers(1, 4),
 )

@@ -14,7 +14,7 @@ from netcut_fx.layout import channels_last_, contiguous_
 from netcut_fx.passes.cut import cut_nodes
 from netcut_fx.passes.head import HeadPass
 from netcut_fx.preprocess import Preprocess
-from netcut_fx.trace import trace
+from netcut_fx.tracing import trace
 from tests.zoo import ZOO
 
 

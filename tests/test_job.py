@@ -81,7 +81,9 @@ def test_where_a_measurement_breaks_the_deadline_the_next_candidate_is_taken(
 
     with Workspace(tmp_path / "b") as space:
         listener = Listener()
-        job = Job(residual(), "residual", digits(), options(deadline_ms=bound, shortlist=1), EagerBackend(), space, listener)
+        job = Job(
+            residual(), "residual", digits(), options(deadline_ms=bound, shortlist=1), EagerBackend(), space, listener
+        )
         monkeypatch.setattr(netcut_fx.job, "Stopwatch", Disturbed)
         done = job.run()
     (name,) = done.refused
@@ -91,7 +93,9 @@ def test_where_a_measurement_breaks_the_deadline_the_next_candidate_is_taken(
 
 
 def test_a_deadline_below_the_smallest_candidate_says_what_is_reachable(tmp_path: Path) -> None:
-    with pytest.raises(DeadlineUnmet, match=r"no trimmed network meets 1e-09 ms: the smallest, cut at .*, is predicted"):
+    with pytest.raises(
+        DeadlineUnmet, match=r"no trimmed network meets 1e-09 ms: the smallest, cut at .*, is predicted"
+    ):
         finish(tmp_path, deadline_ms=1e-9)
 
 

@@ -17,7 +17,9 @@ class FakeClock:
 
     def __call__(self, number: int) -> float:
         self.calls.append(number)
-        each = self.script if isinstance(self.script, float) else self.script[min(len(self.calls), len(self.script)) - 1]
+        each = (
+            self.script if isinstance(self.script, float) else self.script[min(len(self.calls), len(self.script)) - 1]
+        )
         return each * number
 
 

@@ -12,7 +12,9 @@ import pytest
 import netcut_fx
 
 
-@pytest.mark.parametrize("module", ["netcut_fx", "netcut_fx.runtime", "netcut_fx.preprocess", "netcut_fx.cli", "cost_models"])
+@pytest.mark.parametrize(
+    "module", ["netcut_fx", "netcut_fx.runtime", "netcut_fx.preprocess", "netcut_fx.cli", "cost_models"]
+)
 def test_import_brings_neither_compiler_nor_framework(module: str) -> None:
     code = f"import sys, logging, {module}; print([m for m in ('torch', 'tvm', 'torchvision') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -44,7 +46,10 @@ def test_only_the_tvm_backend_imports_tvm() -> None:
         str(path)
         for path in root.rglob("*.py")
         if "backends/tvm" not in path.as_posix()
-        and any(line.strip().startswith(("import tvm\n", "import tvm.", "from tvm ", "from tvm.")) or line.strip() == "import tvm"
-                for line in path.read_text().splitlines())
+        and any(
+            line.strip().startswith(("import tvm\n", "import tvm.", "from tvm ", "from tvm."))
+            or line.strip() == "import tvm"
+            for line in path.read_text().splitlines()
+        )
     ]
     assert guilty == []

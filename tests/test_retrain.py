@@ -23,9 +23,9 @@ from netcut_fx.graph import TracedModule
 from netcut_fx.passes.cut import cut_nodes
 from netcut_fx.passes.head import HeadPass
 from netcut_fx.preprocess import Preprocess
-from netcut_fx.retrain import RetrainOptions, TrainedCandidate, retrain
+from netcut_fx.retraining import RetrainOptions, TrainedCandidate, retrain
 from netcut_fx.student import Student
-from netcut_fx.trace import trace
+from netcut_fx.tracing import trace
 from tests.zoo import ZOO
 
 CLASSES = ("red", "green", "blue")
@@ -288,7 +288,7 @@ import sys, time, torch
 from pathlib import Path
 torch.set_num_threads(1)
 import netcut_fx.training as training
-from netcut_fx.retrain import retrain
+from netcut_fx.retraining import retrain
 from tests.test_retrain import RESUMED, coloured, trimmed
 
 folder, hang_after = sys.argv[1], int(sys.argv[2])

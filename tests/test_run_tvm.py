@@ -99,7 +99,10 @@ def test_killed_and_started_again_it_reuses_what_was_finished(tmp_path: Path, af
     """SIGKILL as soon as the first file of a stage appears; the next start ends, and reuses the stages before it."""
     out = tmp_path / "run"
     process = subprocess.Popen(
-        command(out, "--deadline-fraction", "1.0"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        command(out, "--deadline-fraction", "1.0"),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     folder, _, prefix = after.partition("/")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from netcut_fx.passes import copy_traced
 from netcut_fx.text import to_text
-from netcut_fx.trace import trace
+from netcut_fx.tracing import trace
 from tests.zoo import ZOO
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from netcut_fx.errors import PassError
 from netcut_fx.graph import TensorSpec, TracedModule
 from netcut_fx.passes import copy_traced
-from netcut_fx.trace import trace
+from netcut_fx.tracing import trace
 from netcut_fx.verify import RULES, check, check_no_shared_storage
 from tests.zoo import ZOO
 

@@ -10,7 +10,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-_VERDICT_STYLES = {"chosen": "bold green", "feasible": "green", "infeasible": "dim", "refused": "yellow", "unknown": "red"}
+_VERDICT_STYLES = {
+    "chosen": "bold green",
+    "feasible": "green",
+    "infeasible": "dim",
+    "refused": "yellow",
+    "unknown": "red",
+}
 
 
 class ConsoleReporter:

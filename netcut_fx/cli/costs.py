@@ -131,7 +131,9 @@ def compile(
         raise SpecError("--classes puts a new head on a cut; give --at as well")
     spec, answer = network.input_specs[0], network.output.meta["spec"]
     if not isinstance(answer, TensorSpec) or len(answer.shape) != 2:
-        raise SpecError(f"a bundle serves classes (1, N), but {network.name} returns {answer}; put a head on it with --classes")
+        raise SpecError(
+            f"a bundle serves classes (1, N), but {network.name} returns {answer}; put a head on it with --classes"
+        )
     height, width = spec.shape[2:]
     backend = verbs.tvm_backend(target, threads)
     with ConsoleReporter() as reporter:
@@ -142,7 +144,9 @@ def compile(
         compiled = backend.compile(network, database=database)
         untuned = [k.name for k in compiled.kernels if not k.tuned]
         if untuned:
-            reporter.note(f"{len(untuned)} kernels have no tuning record and run as naive loops: {', '.join(untuned[:5])}")
+            reporter.note(
+                f"{len(untuned)} kernels have no tuning record and run as naive loops: {', '.join(untuned[:5])}"
+            )
         measured = Stopwatch().measure_timer(compiled.timer())
         with tempfile.TemporaryDirectory() as scratch:
             files = compiled.save(Path(scratch))
@@ -173,7 +177,9 @@ def compile(
 def bench(
     bundle: Annotated[Path, typer.Argument(help="folder that netcut run or netcut compile wrote")],
     repeat: Annotated[int, typer.Option(help="rounds")] = 21,
-    any_cpu: Annotated[bool, typer.Option("--any-cpu", help="also on another CPU model than it was measured on")] = False,
+    any_cpu: Annotated[
+        bool, typer.Option("--any-cpu", help="also on another CPU model than it was measured on")
+    ] = False,
     as_json: opt.AsJson = False,
 ) -> None:
     """Time a bundle on this machine, through the runtime that a device uses."""

@@ -101,7 +101,9 @@ def cut(
             torch.export.save(torch.export.export(trn.graph_module, examples), out)
     if as_json:
         params = sum(p.numel() for p in trn.graph_module.parameters())
-        opt.print_json({"name": trn.name, "params": params, "text": to_text(trn), "out": None if out is None else str(out)})
+        opt.print_json(
+            {"name": trn.name, "params": params, "text": to_text(trn), "out": None if out is None else str(out)}
+        )
     else:
         print(to_text(trn))
 
@@ -109,7 +111,9 @@ def cut(
 def opt_(
     model: opt.Model,
     passes: Annotated[str, typer.Option(help="for instance 'fold-batch-norm,cut{at=features.14},head{classes=10}'")],
-    print_ir: Annotated[bool, typer.Option("--print-ir", help="print the graph before the first and after every pass")] = False,
+    print_ir: Annotated[
+        bool, typer.Option("--print-ir", help="print the graph before the first and after every pass")
+    ] = False,
     weights: opt.Weights = None,
     input_size: opt.InputSize = None,
     as_json: opt.AsJson = False,

@@ -12,7 +12,9 @@ from netcut_fx.cli import options as opt
 
 
 def run(
-    model: Annotated[str, typer.Option(help="SPEC of the network: package.module:callable?key=value, file.py:callable, or demo")],
+    model: Annotated[
+        str, typer.Option(help="SPEC of the network: package.module:callable?key=value, file.py:callable, or demo")
+    ],
     data: Annotated[str, typer.Option(help="images: folder of class folders, .npz, digits, fashion-mnist; ?limit=N")],
     deadline_ms: Annotated[float | None, typer.Option(help="bound on the latency of one image")] = None,
     deadline_fraction: Annotated[
@@ -32,7 +34,9 @@ def run(
     shortlist: Annotated[int, typer.Option(help="candidates that are retrained in full")] = 2,
     epochs: Annotated[int, typer.Option(help="most epochs of fine-tuning per candidate")] = 10,
     seed: Annotated[int, typer.Option(help="of splits, heads, training and search")] = 0,
-    out: Annotated[Path, typer.Option(help="folder for bundle, report, result.json and reusable work")] = Path("build/run"),
+    out: Annotated[Path, typer.Option(help="folder for bundle, report, result.json and reusable work")] = Path(
+        "build/run"
+    ),
     as_json: opt.AsJson = False,
 ) -> None:
     """Trim MODEL to the deadline on DATA: cut, retrain, compile, measure, bundle, report."""
@@ -91,9 +95,13 @@ def report(
     try:
         loaded: Any = json.loads(result.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SpecError(f"{result} is not the result of a run ({error}); give the result.json that netcut run wrote") from error
+        raise SpecError(
+            f"{result} is not the result of a run ({error}); give the result.json that netcut run wrote"
+        ) from error
     if not isinstance(loaded, dict) or "candidates" not in loaded:
-        raise SpecError(f"{result} is not the result of a run (no candidates); give the result.json that netcut run wrote")
+        raise SpecError(
+            f"{result} is not the result of a run (no candidates); give the result.json that netcut run wrote"
+        )
     found = cast("dict[str, Any]", loaded)
     write_report(found, out)
     if picture is not None:

@@ -12,7 +12,7 @@ from netcut_fx.graph import TracedModule
 from netcut_fx.passes.base import Pass
 from netcut_fx.passes.copying import copy_traced
 from netcut_fx.passes.inplace import needed_nodes
-from netcut_fx.trace import retrace
+from netcut_fx.tracing import retrace
 
 
 @dataclass(frozen=True)

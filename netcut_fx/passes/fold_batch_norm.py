@@ -29,7 +29,7 @@ from netcut_fx.passes.rewriting import (
     set_parameter,
     tensor_at,
 )
-from netcut_fx.trace import retrace
+from netcut_fx.tracing import retrace
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -16,7 +16,7 @@ from netcut_fx.errors import PassError
 from netcut_fx.graph import Spec, TensorSpec, TracedModule
 from netcut_fx.passes.base import Pass
 from netcut_fx.passes.copying import copy_traced
-from netcut_fx.trace import retrace
+from netcut_fx.tracing import retrace
 
 #: Marks, in ``node.meta``, the nodes that the pass made.
 _MADE_HERE = "made_by_head"

@@ -18,7 +18,7 @@ from netcut_fx.passes.no_ops import droppable_contiguous, is_no_op, removable
 from netcut_fx.passes.observing import Observation, observe, spec_with_one_more
 from netcut_fx.passes.padding import merge_padding
 from netcut_fx.passes.rewriting import absorb_following, substitute_constant
-from netcut_fx.trace import retrace
+from netcut_fx.tracing import retrace
 
 #: Attributes and methods whose answer depends on where the weights are, not on the network.
 _PLACE = {

@@ -45,7 +45,9 @@ def test_unknown_never_meets_a_deadline(estimate: LatencyEstimate) -> None:
 
 
 def test_each_missing_kernel_is_named_once() -> None:
-    total = LatencyEstimate.sum([LatencyEstimate.unknown("a"), LatencyEstimate.unknown("b"), LatencyEstimate.unknown("a")])
+    total = LatencyEstimate.sum(
+        [LatencyEstimate.unknown("a"), LatencyEstimate.unknown("b"), LatencyEstimate.unknown("a")]
+    )
     assert total.missing == ("a", "b")
     assert str(total) == "unknown (nothing covers a, b)"
 
@@ -56,7 +58,9 @@ def test_zero_is_neutral() -> None:
     assert str(estimate) == "2.000 ms [1.500, 2.500] from measured 2.000"
 
 
-@pytest.mark.parametrize(("low", "mid", "high"), [(1, 0.5, 2), (-1, 0, 1), (0, 3, 2), (0, 1, math.inf), (0, math.nan, 1)])
+@pytest.mark.parametrize(
+    ("low", "mid", "high"), [(1, 0.5, 2), (-1, 0, 1), (0, 3, 2), (0, 1, math.inf), (0, math.nan, 1)]
+)
 def test_impossible_intervals_are_refused(low: float, mid: float, high: float) -> None:
     with pytest.raises(ValueError, match="0 <= low <= ms <= high < inf"):
         LatencyEstimate(mid, low, high)

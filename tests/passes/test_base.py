@@ -13,7 +13,7 @@ from netcut_fx.errors import PassError
 from netcut_fx.graph import TracedModule
 from netcut_fx.instruments import Dump, Timing
 from netcut_fx.passes import DeadCode, Pass, Pipeline, Simplify, copy_traced, prepare_pipeline
-from netcut_fx.trace import trace
+from netcut_fx.tracing import trace
 
 
 def small() -> TracedModule:

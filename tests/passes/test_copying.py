@@ -10,7 +10,7 @@ from torch import nn
 
 from netcut_fx.passes import copy_traced, weightless
 from netcut_fx.text import to_text
-from netcut_fx.trace import trace
+from netcut_fx.tracing import trace
 from netcut_fx.verify import check, check_no_shared_storage
 from tests.passes.comparing import assert_equal, results
 from tests.zoo import ZOO

@@ -13,7 +13,7 @@ from netcut_fx.errors import InvalidFrontier
 from netcut_fx.graph import TensorSpec, TracedModule
 from netcut_fx.passes import CutPass, cut_nodes, weightless
 from netcut_fx.text import to_text
-from netcut_fx.trace import trace
+from netcut_fx.tracing import trace
 from netcut_fx.verify import check, check_no_shared_storage
 from tests.passes.comparing import assert_equal, lively, results
 from tests.zoo import ZOO

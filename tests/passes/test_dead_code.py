@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from netcut_fx.passes import DeadCode
 from netcut_fx.text import to_text
-from netcut_fx.trace import trace
+from netcut_fx.tracing import trace
 from tests.passes.comparing import assert_equal, results
 from tests.zoo import ZOO
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from netcut_fx.passes import FoldBatchNorm, weightless
 from netcut_fx.passes.rewriting import origin
 from netcut_fx.text import to_text
-from netcut_fx.trace import trace
+from netcut_fx.tracing import trace
 from tests.passes.comparing import assert_near, lively, results
 from tests.zoo import ZOO
 

@@ -13,7 +13,7 @@ from netcut_fx.graph import TracedModule
 from netcut_fx.passes import CutPass, HeadPass, cut_nodes, head_module, weightless
 from netcut_fx.passes.head import pool, pooled_width
 from netcut_fx.text import to_text
-from netcut_fx.trace import trace
+from netcut_fx.tracing import trace
 from tests.passes.comparing import assert_equal, assert_near, lively, results
 from tests.zoo import ZOO
 

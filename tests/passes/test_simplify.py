@@ -12,7 +12,7 @@ from torch.nn import functional
 from netcut_fx.graph import TracedModule
 from netcut_fx.passes import Simplify, weightless
 from netcut_fx.text import to_text
-from netcut_fx.trace import trace
+from netcut_fx.tracing import trace
 from tests.passes.comparing import assert_equal, assert_near, results
 from tests.zoo import ZOO
 

@@ -48,9 +48,7 @@ class TvmBackend:
         """Search for schedules of all kernels of `traced`; `trials` candidates each, records that exist count."""
         if trials < 0:
             raise BackendError(f"trials must be 0 or more, got {trials}")
-        return tune(
-            self._lower(traced), self.target, trials=trials, database=database, seed=seed, progress=progress
-        )
+        return tune(self._lower(traced), self.target, trials=trials, database=database, seed=seed, progress=progress)
 
     def compile(self, traced: TracedModule, *, database: Path | None = None) -> TvmModule:
         """Compile `traced` with the best records of `database`."""

@@ -16,6 +16,7 @@ from netcut_fx.ops import normalise_op_name
 from netcut_fx.passes import prepare_pipeline
 from netcut_fx.target import Target
 
+
 @dataclass(frozen=True)
 class LoweredCall:
     """One kernel call in ``main``: TVM's function name and our workload key."""

@@ -26,7 +26,11 @@ class TvmModule:
     """A network compiled by TVM; see `netcut_fx.backends.base.CompiledModule`."""
 
     def __init__(
-        self, executable: Any, weights: list[Any], kernels: tuple[CompiledKernel, ...], input_shape: tuple[int, ...],
+        self,
+        executable: Any,
+        weights: list[Any],
+        kernels: tuple[CompiledKernel, ...],
+        input_shape: tuple[int, ...],
         target: Target,
     ) -> None:
         tvm = import_tvm()
@@ -46,7 +50,9 @@ class TvmModule:
     def run(self, inputs: np.ndarray) -> np.ndarray:
         """Logits of one batch of the compiled shape, float32."""
         if tuple(inputs.shape) != self.input_shape:
-            raise BackendError(f"compiled for inputs {self.input_shape}, got {tuple(inputs.shape)}; compile for that shape")
+            raise BackendError(
+                f"compiled for inputs {self.input_shape}, got {tuple(inputs.shape)}; compile for that shape"
+            )
         self._input.copyfrom(np.ascontiguousarray(inputs, np.float32))
         result = self._machine["run"]()
         return (result if hasattr(result, "numpy") else result[0]).numpy()
@@ -133,7 +139,9 @@ class TvmModule:
         return files
 
 
-def compile_lowered(lowered: LoweredModule, target: Target, records: Path | None, input_shape: tuple[int, ...]) -> TvmModule:
+def compile_lowered(
+    lowered: LoweredModule, target: Target, records: Path | None, input_shape: tuple[int, ...]
+) -> TvmModule:
     """Apply the best records, pack the weights into the layouts they chose, generate code."""
     tvm = import_tvm()
     from tvm import relax

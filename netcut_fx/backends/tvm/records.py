@@ -39,9 +39,7 @@ def open_records(folder: Path) -> Any:
 
     folder.mkdir(parents=True, exist_ok=True)
     set_aside_corrupt_lines(folder)
-    return ms.database.JSONDatabase(
-        path_workload=str(folder / _WORKLOADS), path_tuning_record=str(folder / _RECORDS)
-    )
+    return ms.database.JSONDatabase(path_workload=str(folder / _WORKLOADS), path_tuning_record=str(folder / _RECORDS))
 
 
 def set_aside_corrupt_lines(folder: Path) -> int:

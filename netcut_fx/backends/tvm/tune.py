@@ -11,8 +11,9 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock
 
@@ -91,10 +92,13 @@ def _run_worker(config: dict[str, Any], totals: Counter[str], progress: Progress
         )
         assert worker.stdin is not None and worker.stdout is not None
         current, ended = "", False
+        inbox: queue.Queue[str | None] = queue.Queue()
+        reader = threading.Thread(target=_read, args=(worker.stdout, inbox), daemon=True)
+        reader.start()
         try:
             json.dump(config, worker.stdin)
             worker.stdin.close()
-            for event in _events(worker):
+            for event in _events(inbox):
                 if event["event"] == "start":
                     totals["kernels"] = event["kernels"]
                 elif event["event"] == "search":
@@ -111,6 +115,8 @@ def _run_worker(config: dict[str, Any], totals: Counter[str], progress: Progress
             if not ended:
                 worker.kill()
             worker.wait()
+            reader.join()
+            worker.stdout.close()
         if ended:
             return None
         errors.seek(0)
@@ -118,17 +124,14 @@ def _run_worker(config: dict[str, Any], totals: Counter[str], progress: Progress
         return _Crash(current, lines[-1] if lines else f"exit status {worker.returncode}")
 
 
-def _events(worker: subprocess.Popen[str]) -> Any:
+def _read(source: IO[str], inbox: queue.Queue[str | None]) -> None:
+    for line in source:
+        inbox.put(line)
+    inbox.put(None)
+
+
+def _events(inbox: queue.Queue[str | None]) -> Iterator[dict[str, Any]]:
     """Events of the worker until it ends or falls silent."""
-    inbox: queue.Queue[str | None] = queue.Queue()
-
-    def read() -> None:
-        assert worker.stdout is not None
-        for line in worker.stdout:
-            inbox.put(line)
-        inbox.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
     while True:
         try:
             line = inbox.get(timeout=_SILENCE_S)

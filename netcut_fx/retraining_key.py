@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from netcut_fx.data import Dataset
 from netcut_fx.errors import NetcutError
 from netcut_fx.graph import TensorSpec, TracedModule
-from netcut_fx.retrain_options import RetrainOptions
+from netcut_fx.retraining_options import RetrainOptions
 
 # What decides the numbers; an edit makes old checkpoints belong to another run.
 _SOURCES = (
-    "retrain.py",
-    "retrain_options.py",
+    "retraining.py",
+    "retraining_options.py",
     "training.py",
     "student.py",
     "augment.py",
