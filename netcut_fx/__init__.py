@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-#: Public name -> module that defines it. No module of the package is called like a verb: importing it would hide the verb.
+#: Public name -> module that defines it. No module is called like a verb: importing it would hide the verb.
 _EXPORTS = {
     "Accuracy": "netcut_fx.evaluate",
     "Dataset": "netcut_fx.data",
@@ -68,21 +68,28 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from netcut_fx.data import Dataset, load_data
-    from netcut_fx.decision import Decision, choose
-    from netcut_fx.errors import NetcutError
-    from netcut_fx.evaluate import Accuracy
-    from netcut_fx.frontier import frontiers
-    from netcut_fx.graph import Frontier, TracedModule
-    from netcut_fx.job_options import RunOptions
-    from netcut_fx.latency import LatencyModel
-    from netcut_fx.measure import Measurement, Stopwatch
-    from netcut_fx.model_spec import load_model
-    from netcut_fx.passes.base import Pipeline
-    from netcut_fx.passes.head import HeadPass
-    from netcut_fx.passes.registry import parse_pipeline
-    from netcut_fx.retraining import retrain
-    from netcut_fx.retraining_options import RetrainOptions
-    from netcut_fx.text import to_text
-    from netcut_fx.tracing import trace
-    from netcut_fx.verbs import compile, cut, estimate, run
+    from netcut_fx.data import Dataset as Dataset
+    from netcut_fx.data import load_data as load_data
+    from netcut_fx.decision import Decision as Decision
+    from netcut_fx.decision import choose as choose
+    from netcut_fx.errors import NetcutError as NetcutError
+    from netcut_fx.evaluate import Accuracy as Accuracy
+    from netcut_fx.frontier import frontiers as frontiers
+    from netcut_fx.graph import Frontier as Frontier
+    from netcut_fx.graph import TracedModule as TracedModule
+    from netcut_fx.job_options import RunOptions as RunOptions
+    from netcut_fx.latency import LatencyModel as LatencyModel
+    from netcut_fx.measure import Measurement as Measurement
+    from netcut_fx.measure import Stopwatch as Stopwatch
+    from netcut_fx.model_spec import load_model as load_model
+    from netcut_fx.passes.base import Pipeline as Pipeline
+    from netcut_fx.passes.head import HeadPass as HeadPass
+    from netcut_fx.passes.registry import parse_pipeline as parse_pipeline
+    from netcut_fx.retraining import retrain as retrain
+    from netcut_fx.retraining_options import RetrainOptions as RetrainOptions
+    from netcut_fx.text import to_text as to_text
+    from netcut_fx.tracing import trace as trace
+    from netcut_fx.verbs import compile as compile
+    from netcut_fx.verbs import cut as cut
+    from netcut_fx.verbs import estimate as estimate
+    from netcut_fx.verbs import run as run

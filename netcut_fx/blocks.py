@@ -1,10 +1,10 @@
 """Where the blocks of a network end, found from its structure.
 
-No name of a model is consulted. Three things show a block: the module hierarchy, repetition, and parallel regions, which
-are what lies between two neighbouring separators (positions that every path passes) when more than a chain is there.
+No name of a model is consulted. Three things show a block: the module hierarchy, repetition, and parallel regions: what
+lies between two neighbouring separators (positions that every path passes) when more than a chain is there.
 
-1. A module that holds two or more weighted operations is *composite*. From the network inwards, each composite module is
-   either a **container**, whose composite parts are looked at in turn, or a **block**:
+1. A module that holds two or more weighted operations is *composite*. From the network inwards, each composite module
+   is either a **container**, whose composite parts are looked at in turn, or a **block**:
 
    a. The network itself is a container. So is a module in which composite modules of the same kind follow each other,
       one depending on the other: a stage of residual blocks, a dense block of dense layers.

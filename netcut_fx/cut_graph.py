@@ -15,7 +15,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import cast
 
 from torch import fx, nn
 
@@ -125,23 +124,23 @@ class CutGraph:
         return max(self.separators[index - 1] if index else -1, self.inputs - 1)
 
     @cached_property
-    def writers(self) -> dict[int, list[int]]:
-        """Execution indices (among all nodes) of the nodes that write into each storage."""
-        found: dict[int, list[int]] = {}
-        for i, node in enumerate(self.traced.nodes):
-            for storage in self.effects.written.get(node.name, ()):
-                found.setdefault(storage, []).append(i)
-        return found
+    def _nodes(self) -> tuple[fx.Node, ...]:
+        return self.traced.nodes
 
     @cached_property
     def _execution_index(self) -> dict[str, int]:
-        return {node.name: i for i, node in enumerate(self.traced.nodes)}
+        return {node.name: i for i, node in enumerate(self._nodes)}
+
+    @cached_property
+    def _last_writer(self) -> dict[int, int]:
+        """Execution index (among all nodes) of the last node that writes into each storage."""
+        return {s: i for i, node in enumerate(self._nodes) for s in self.effects.written.get(node.name, ())}
 
     def later_writer(self, node: fx.Node) -> fx.Node | None:
         """The last in-place operation that changes the value of `node` after it was made."""
-        own = self._execution_index[node.name]
-        last = max((self.writers[s][-1] for s in self.effects.storages[node.name] if s in self.writers), default=-1)
-        return self.traced.nodes[last] if last > own else None
+        storages = self.effects.storages[node.name]
+        last = max((self._last_writer.get(storage, -1) for storage in storages), default=-1)
+        return self._nodes[last] if last > self._execution_index[node.name] else None
 
 
 def cut_graph(traced: TracedModule) -> CutGraph:
@@ -275,5 +274,5 @@ def parameters_of(traced: TracedModule, node: fx.Node) -> tuple[nn.Parameter, ..
             value = getattr(value, part)
         if isinstance(value, nn.Module):
             return tuple(value.parameters())
-        return (cast(nn.Parameter, value),) if isinstance(value, nn.Parameter) else ()
+        return (value,) if isinstance(value, nn.Parameter) else ()
     return ()

@@ -15,12 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 from netcut_fx.cut_graph import CutGraph
 from netcut_fx.errors import InvalidFrontier
 
 #: Steps of the search for wide cuts after which it gives up: two long parallel branches alone have n^2 cuts.
 SEARCH_STEPS = 5_000_000
+
+#: Of how many live tensors beyond the width a list is kept at each position.
+_LIVE_LISTED = 64
 
 _UNDECIDED, _KEPT, _REMOVED = 0, 1, 2
 
@@ -106,8 +110,10 @@ def all_cuts(graph: CutGraph, width: int, may_cross: Sequence[bool]) -> Iterator
     borders = [-1, *graph.separators] if graph.inputs > 1 or not graph.separators else list(graph.separators)
     steps = SEARCH_STEPS
     for base, end in zip(borders, [*borders[1:], len(graph.order)], strict=True):
-        search = _RegionSearch(graph, max(base, graph.inputs - 1), end, width, may_cross, steps)
-        for cut in search.run():
+        if end - base < 3:
+            continue
+        search = RegionSearch(graph, max(base, graph.inputs - 1), end, width, steps=steps)
+        for cut in search.run(may_cross):
             if cut.crossing not in seen:
                 seen.add(cut.crossing)
                 yield cut
@@ -129,71 +135,100 @@ def _sweep(graph: CutGraph, width: int, may_cross: Sequence[bool]) -> Iterator[C
             ending.setdefault(last, []).append(i)
         if i >= graph.inputs - 1 and live and len(live) <= width and not forbidden:
             crossing = tuple(live)
-            base = i if crossing == (i,) or i < graph.inputs else graph.base(i)
-            yield Cut(crossing, base, tuple(range(base + 1, i + 1)))
+            yield Cut(crossing, i)
 
 
-class _RegionSearch:
-    """Cuts that keep all up to `base`, not `end`, and between them no first part of the execution order."""
+class RegionSearch:
+    """Cuts that keep all up to `base`, not `end`, and between them no first part of the execution order.
 
-    def __init__(self, graph: CutGraph, base: int, end: int, width: int, may_cross: Sequence[bool], steps: int) -> None:
-        self.graph, self.base, self.end, self.width, self.may_cross = graph, base, end, width, may_cross
-        self.steps = steps
-        self.status = bytearray(max(end - base, 1))
+    Attributes
+    ----------
+    limit : int
+        Everything from here on is removed. Where all that follows a removed position depends on it, the limit moves
+        there instead of every follower being marked, so that a decision costs what its neighbourhood holds.
+    """
+
+    def __init__(self, graph: CutGraph, base: int, end: int, width: int, *, steps: int) -> None:
+        self.graph, self.base, self.limit, self.width, self.steps = graph, base, end, width, steps
+        count = max(end - base, 1)
+        self.status = bytearray(count)
         self.changed: list[int] = []
         self.crossing: dict[int, None] = {}
-        self.dependents: list[list[int]] = [[] for _ in self.status]
-        latest_need = [base] * len(self.status)
+        self.dependents: list[list[int]] = [[] for _ in range(count)]
+        latest_need = [base] * count
         for position in range(base + 1, end):
             inside = [p for p in graph.needs[position] if p > base]
             for need in inside:
                 self.dependents[need - base].append(position)
             latest_need[position - base] = max(inside, default=base)
-        # Whether something behind a position does not depend on it: else leaving it out ends the execution order.
-        self.has_parallel = [False] * len(self.status)
+        # Whether something behind a position does not depend on it.
+        self.has_parallel = [False] * count
         earliest = end
         for position in range(end - 1, base, -1):
             self.has_parallel[position - base] = earliest < position
             earliest = min(earliest, latest_need[position - base])
+        self.live: list[tuple[int, ...] | None] = self._live() if any(self.has_parallel) else []
 
-    def run(self) -> Iterator[Cut]:
+    def run(self, may_cross: Sequence[bool]) -> Iterator[Cut]:
         """Yield the cuts; a stack of decisions instead of recursion."""
-        border = range(self.graph.inputs) if self.base < self.graph.inputs else (self.base,)
-        if not any(self.has_parallel) or not all(self._note(p) for p in border if self._used_outside(p)):
+        self.may_cross = may_cross
+        if not self.live or not all(self._note(p) for p in self._border() if self._used_outside(p)):
             return
-        decisions: list[tuple[int, bool, int, int]] = []  # position, kept, lengths of `changed` and `crossing` before
-        removed = 0
+        # Position, whether it was kept, and what to go back to: lengths of `changed` and `crossing`, `limit`.
+        decisions: list[tuple[int, bool, int, int, int]] = []
+        removed: list[int] = []
         position = self.base + 1
         while True:
-            while position < self.end and self.status[position - self.base] != _UNDECIDED:
+            while position < self.limit and self.status[position - self.base] != _UNDECIDED:
                 position += 1
-            possible = position < self.end
+            possible = position < self.limit
             if possible:
-                decisions.append((position, True, len(self.changed), len(self.crossing)))
+                decisions.append((position, True, len(self.changed), len(self.crossing), self.limit))
                 possible = self._keep(position)
             elif removed:
-                yield from self._found()
+                yield from self._found(removed[0])
             while not possible:
                 if not decisions:
                     return
-                position, kept, changes, crossings = decisions.pop()
+                position, kept, changes, crossings, limit = decisions.pop()
                 self._undo(changes, crossings)
+                self.limit = limit
                 if not kept:
-                    removed -= 1
+                    removed.pop()
                 elif removed or self.has_parallel[position - self.base]:
-                    decisions.append((position, False, changes, crossings))
-                    removed += 1
+                    decisions.append((position, False, changes, crossings, limit))
+                    removed.append(position)
                     possible = self._remove(position)
             position += 1
 
-    def _found(self) -> Iterator[Cut]:
-        more = tuple(p for p in range(self.base + 1, self.end) if self.status[p - self.base] == _KEPT)
-        if more and self.crossing and more[-1] - self.base != len(more):
-            yield Cut(tuple(sorted(self.crossing)), self.base, more)
+    def _border(self) -> Sequence[int]:
+        return range(self.graph.inputs) if self.base < self.graph.inputs else (self.base,)
+
+    def _live(self) -> list[tuple[int, ...] | None]:
+        """For each position what is made before it and used from it on; None where that is much."""
+        live = dict.fromkeys(p for p in self._border() if self.graph.last_use[p] > self.base)
+        found: list[tuple[int, ...] | None] = []
+        ending: dict[int, list[int]] = {}
+        for position in live:
+            ending.setdefault(self.graph.last_use[position], []).append(position)
+        for position in range(self.base, self.base + len(self.status)):
+            found.append(tuple(live) if len(live) <= self.width + _LIVE_LISTED else None)
+            for done in ending.pop(position, ()):
+                live.pop(done, None)
+            last = self.graph.last_use[position] if position > self.base else -1
+            if last > position:
+                live[position] = None
+                ending.setdefault(last, []).append(position)
+        return found
+
+    def _found(self, first_removed: int) -> Iterator[Cut]:
+        more = tuple(p for p in range(first_removed, self.limit) if self.status[p - self.base] == _KEPT)
+        if more and self.crossing:
+            yield Cut(tuple(sorted(self.crossing)), first_removed - 1, more)
 
     def _used_outside(self, position: int) -> bool:
         return any(
-            u >= self.end or (u > self.base and self.status[u - self.base] == _REMOVED)
+            u >= self.limit or (u > self.base and self.status[u - self.base] == _REMOVED)
             for u in self.graph.users[position]
         )
 
@@ -209,20 +244,32 @@ class _RegionSearch:
         return not self._used_outside(position) or self._note(position)
 
     def _remove(self, position: int) -> bool:
-        stack = [position]
-        while stack:
-            removed = stack.pop()
+        """Remove `position` and what depends on it; False as soon as too much crosses."""
+        queue, queued = [position], {position}
+        while queue:
+            removed = heappop(queue)
+            if removed >= self.limit:
+                return True
             if self.status[removed - self.base] == _REMOVED:
                 continue
             self._step()
+            live = None if self.has_parallel[removed - self.base] else self.live[removed - self.base]
+            if live is not None:
+                self.limit = removed
+                return all(self._note(p) for p in live if self._is_kept(p) and p not in self.crossing)
             self.status[removed - self.base] = _REMOVED
             self.changed.append(removed)
             for source in self.graph.sources[removed]:
-                is_kept = source <= self.base or self.status[source - self.base] == _KEPT
-                if is_kept and source not in self.crossing and not self._note(source):
+                if self._is_kept(source) and source not in self.crossing and not self._note(source):
                     return False
-            stack += self.dependents[removed - self.base]
+            for user in self.dependents[removed - self.base]:
+                if user not in queued:
+                    queued.add(user)
+                    heappush(queue, user)
         return True
+
+    def _is_kept(self, position: int) -> bool:
+        return position <= self.base or self.status[position - self.base] == _KEPT
 
     def _undo(self, changes: int, crossings: int) -> None:
         for position in self.changed[changes:]:

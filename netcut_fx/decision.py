@@ -88,8 +88,8 @@ def choose(
 ) -> Decision:
     """Judge every candidate.
 
-    Feasible means that the expected latency is known and within the deadline. The feasible are ranked by the accuracy of
-    a quick head on frozen features, at equal accuracy the faster first.
+    Feasible means that the expected latency is known and within the deadline. The feasible are ranked by the accuracy
+    of a quick head on frozen features, at equal accuracy the faster first.
 
     Parameters
     ----------
@@ -147,9 +147,13 @@ def _nothing_meets(estimates: Mapping[str, LatencyEstimate], deadline_ms: float)
     unknown = len(estimates) - len(known)
     tail = f" ({unknown} candidates have unknown latency)" if unknown else ""
     if not known:
-        return f"no candidate has a known latency{tail}: tune and profile the network first, or simplify the operations named"
+        return (
+            f"no candidate has a known latency{tail}: tune and profile the network first, or simplify the operations "
+            "named"
+        )
     name, best = min(known.items(), key=lambda item: item[1].ms)
     return (
-        f"no trimmed network meets {deadline_ms:g} ms: the smallest, cut at {name}, is predicted to take {best.ms:.3f} ms"
-        f"{tail}; allow at least that, use --granularity kernel for earlier cuts, or start from a smaller network"
+        f"no trimmed network meets {deadline_ms:g} ms: the smallest, cut at {name}, is predicted to take "
+        f"{best.ms:.3f} ms{tail}; allow at least that, use --granularity kernel for earlier cuts, or start from a "
+        "smaller network"
     )

@@ -93,8 +93,8 @@ def check_agreement(job: Finished, bundle: Path) -> dict[str, Any]:
     same = int((logits.argmax(1) == expected.argmax(1)).sum())
     if error > TOLERANCE or same != len(images):
         raise BackendError(
-            f"the compiled network differs from torch: relative error {error:.1e} (allowed {TOLERANCE:.0e}), same top-1 on "
-            f"{same} of {len(images)} images; compile with --trials 0 to see whether a tuned kernel is wrong"
+            f"the compiled network differs from torch: relative error {error:.1e} (allowed {TOLERANCE:.0e}), same "
+            f"top-1 on {same} of {len(images)} images; compile with --trials 0 to see whether a tuned kernel is wrong"
         )
     return {"images": len(images), "max_relative_error": error, "same_top1": same}
 

@@ -93,7 +93,7 @@ class _MetaRun:
         if written:
             self.written[node.name] = frozenset(written)
         if isinstance(value, Tensor):
-            self.window[node.name] = (_storage(value), value.storage_offset(), tuple(value.shape), value.stride())
+            self.window[node.name] = (_storage(value), int(value.storage_offset()), tuple(value.shape), value.stride())
             if isinstance(spec, TensorSpec) and self._grew(spec, tuple(value.shape)):
                 self.keeps_batch.add(node.name)
 
@@ -155,7 +155,7 @@ def _attribute(root: nn.Module, path: str) -> Any:
 
 
 def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]  # the only identity that meta storages have
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

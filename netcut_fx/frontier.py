@@ -219,9 +219,9 @@ class _Cuts:
 
     def look_up(self, name: str) -> tuple[Cut | None, str | None]:
         """The cut that `name` means, or what is wrong with it in one line."""
-        if name in self.block_cuts:
-            cut = self.block_cuts[name]
-            return self._checked(name, cut, cut_problem(self.graph, self.costs, cut))
+        block = self.block_cuts.get(name)
+        if block is not None and (block in self.block_names_by_cut or name not in self.traced.by_qualname):
+            return self._checked(name, block, cut_problem(self.graph, self.costs, block))
         nodes = [self.traced.by_qualname.get(part) for part in name.split("+")]
         if all(nodes):
             found = [node for node in nodes if node is not None]
@@ -235,6 +235,8 @@ class _Cuts:
                 ends = [p for p in inside if any(user > call.last for user in self.graph.users[p])]
                 cut = closure(self.graph, ends or [call.last])
                 return self._checked(name, cut, cut_problem(self.graph, self.costs, cut))
+        if any(f"{qualname}.".startswith(f"{name}.") for qualname in self.traced.by_qualname):
+            return self._checked(name, None, "nothing in it comes from an input and reaches the output")
         return None, self._unknown(name)
 
     def _at_positions(self, name: str, positions: Sequence[int]) -> tuple[Cut | None, str | None]:

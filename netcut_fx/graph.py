@@ -114,9 +114,9 @@ class TracedModule:
         return next(node for node in reversed(self.nodes) if node.op == "output")
 
     @cached_property
-    def digraph(self) -> nx.DiGraph:
+    def digraph(self) -> nx.DiGraph[str]:
         """Data-flow graph: a node per fx node name (attribute ``node``), an edge per use."""
-        graph: nx.DiGraph = nx.DiGraph()
+        graph: nx.DiGraph[str] = nx.DiGraph()
         for node in self.nodes:
             graph.add_node(node.name, node=node)
             for source in node.all_input_nodes:

@@ -7,7 +7,7 @@ was, and a job with other options reuses what still holds.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -263,8 +263,8 @@ class Job:
         if len(refused) == len(measured):
             fastest = min(measured, key=lambda name: measured[name].ms)
             raise DeadlineUnmet(
-                f"every feasible candidate broke the deadline of {deadline_ms:.3f} ms when measured; the fastest, cut at "
-                f"{fastest}, took {measured[fastest].ms:.3f} ms: allow at least that, or tune with more --trials"
+                f"every feasible candidate broke the deadline of {deadline_ms:.3f} ms when measured; the fastest, cut "
+                f"at {fastest}, took {measured[fastest].ms:.3f} ms: allow at least that, or tune with more --trials"
             )
         return measured, refused
 
@@ -333,7 +333,7 @@ class Job:
         )
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
+    def _stage(self, name: str) -> Generator[None]:
         self.reporter.stage(name)
         self._reused = False
         start = time.monotonic()
@@ -341,8 +341,8 @@ class Job:
             yield
         except OSError as error:
             raise NetcutError(
-                f"stage {name!r} failed: {error.strerror or error} ({error.filename or self.workspace.folder}); finished "
-                "stages are safe, free some space and run the same command again"
+                f"stage {name!r} failed: {error.strerror or error} ({error.filename or self.workspace.folder}); "
+                "finished stages are safe, free some space and run the same command again"
             ) from error
         self.stages.append(StageRecord(name, time.monotonic() - start, self._reused))
 

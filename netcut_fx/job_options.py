@@ -65,7 +65,8 @@ class RunOptions:
             check_deadline(self.deadline_ms)
         if self.deadline_fraction is not None and not 0 < self.deadline_fraction <= 1:
             raise SpecError(
-                f"a deadline as a share of the uncut network must be above 0 and at most 1, got {self.deadline_fraction}"
+                "a deadline as a share of the uncut network must be above 0 and at most 1, got "
+                f"{self.deadline_fraction}"
             )
         if self.granularity not in ("block", "kernel", "node"):
             raise SpecError(f"granularity is block, kernel or node, got {self.granularity!r}")

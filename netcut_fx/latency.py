@@ -76,7 +76,7 @@ def samples_of_profile(network: Sequence[Kernel], profile: Profile) -> tuple[Ker
     strangers = [timing for timing in profile.kernels if timing.key not in by_key]
     if strangers:
         raise UncoveredKernel(
-            f"the compiler runs {strangers[0].name} ({strangers[0].key}), which the kernel list of this network does not "
-            "contain; report the operation it comes from"
+            f"the compiler runs {strangers[0].name} ({strangers[0].key}), which the kernel list of this network does "
+            "not contain; report the operation it comes from"
         )
     return merge_rounds((by_key[timing.key], timing.samples_ms) for timing in profile.kernels)

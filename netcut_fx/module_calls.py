@@ -64,8 +64,8 @@ class ModuleCall:
         return (self.kind, self.signature) if self.is_generic else (self.kind,)
 
     def walk(self) -> Iterator[ModuleCall]:
-        """This call and all inside, outer before inner, in execution order."""
-        stack = [self]
+        """Yield this call and all inside, outer before inner, in execution order."""
+        stack: list[ModuleCall] = [self]
         while stack:
             call = stack.pop()
             yield call

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from typing import Any
 
 import networkx as nx
+from torch import fx
 
 from cost_models import Kernel, LatencyEstimate
 from netcut_fx.evaluate import Accuracy
-from netcut_fx.graph import Frontier, TensorSpec
+from netcut_fx.graph import Frontier, TensorSpec, TracedModule
 from netcut_fx.job import Finished
 from netcut_fx.measure import Measurement
 from netcut_fx.ops import node_flops
 from netcut_fx.retraining import TrainedCandidate
+from netcut_fx.tracing import operation_name
 
 SCHEMA_VERSION = 1
 
@@ -175,7 +178,7 @@ def _graph(job: Finished) -> Json:
             {
                 "name": node.meta["qualname"],
                 "module": node.meta["qualname"].rpartition(".")[0] or node.meta["module_path"],
-                "op": node.op,
+                "op": _operation(traced, node),
                 "shape": list(spec.shape) if isinstance(spec := node.meta["spec"], TensorSpec) else None,
                 "flops": node_flops(traced, node),
                 "kept": node.name in kept,
@@ -187,6 +190,13 @@ def _graph(job: Finished) -> Json:
     }
 
 
+def _operation(traced: TracedModule, node: fx.Node) -> str:
+    """What a reader calls the node: a module's class, a function's name."""
+    if node.op == "call_module":
+        return type(traced.graph_module.get_submodule(str(node.target))).__name__
+    return operation_name(node) if node.op.startswith("call_") else node.op
+
+
 def _flops(network: tuple[Kernel, ...]) -> int:
     return sum(kernel.flops for kernel in network)
 
@@ -196,4 +206,4 @@ def _parameters(trained: TrainedCandidate) -> int:
 
 
 def _number(value: float) -> float | None:
-    return None if value != value else value
+    return None if math.isnan(value) else value

@@ -118,7 +118,7 @@ def propagate_specs(graph_module: fx.GraphModule, name: str, examples: Sequence[
     except _NodeFailure as failure:
         where = failure.node.meta.get("qualname", failure.node.name)
         raise TraceError(
-            f"example input {shapes} does not fit {name}: {where} ({failure.node.format_node().split(' = ')[-1]}) "
+            f"example input {shapes} does not fit {name}: {where} "
             f"failed with {_one_line(failure.cause)}; pass an input of the size the network expects"
         ) from failure.cause
 
@@ -148,9 +148,7 @@ def _name_nodes(graph_module: fx.GraphModule) -> None:
             continue
         path = module_path(node)
         node.meta["module_path"] = path
-        if node.op in ("call_module", "get_attr"):
-            base = str(node.target)
-        elif node.op in ("placeholder", "output"):
+        if node.op in ("call_module", "get_attr") or node.op in ("placeholder", "output"):
             base = str(node.target)
         else:
             base = f"{path}.{operation_name(node)}" if path else operation_name(node)

@@ -221,7 +221,8 @@ def _run(traced: TracedModule, node: fx.Node, values: dict[fx.Node, Any], batch:
         return traced.graph_module.get_submodule(str(node.target))(*args, **kwargs)
     if node.op == "call_method":
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-    return node.target(*args, **kwargs)
+    function: Any = node.target
+    return function(*args, **kwargs)
 
 
 def _tensors(value: Any) -> list[Tensor]:

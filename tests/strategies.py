@@ -76,13 +76,12 @@ class RandomNetwork(nn.Module):
         )
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
-        values = [x] if self.inputs == 1 else [x, y]
+        values = [v for v in (x, y)[: self.inputs] if v is not None]
         for number, step in enumerate(self.steps):
             made = OPERATIONS[step.operation](self, number, [values[i] for i in step.operands])
             # A statement yields nothing; its operand stands in, so that numbers stay what they are.
             values.append(values[step.operands[0]] if made is None else made)
-        results = tuple(values[i] for i in self.outputs)
-        return results if len(results) > 1 else results[0]
+        return tuple(values[i] for i in self.outputs) if len(self.outputs) > 1 else values[self.outputs[0]]
 
     def extra_repr(self) -> str:
         return f"inputs={self.inputs}, steps={self.steps}, outputs={self.outputs}"

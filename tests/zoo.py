@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from netcut_fx.graph import TracedModule
+from netcut_fx.tracing import trace
+
 Built = tuple[nn.Module, tuple[Tensor, ...]]
 CLASSES = 5
 
@@ -456,3 +459,9 @@ ZOO: dict[str, Callable[[], Built]] = {
     "dead_branch": _build(DeadBranch),
     "transformer": _build(Transformer),
 }
+
+
+def traced_zoo(name: str) -> TracedModule:
+    """A network of the zoo, traced under its own name."""
+    module, inputs = ZOO[name]()
+    return trace(module, inputs, name=name)

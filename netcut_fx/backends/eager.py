@@ -32,7 +32,7 @@ class EagerBackend:
 
     @property
     def target(self) -> Target:
-        """This machine."""
+        """The machine it runs on."""
         return self._target
 
     def kernels(self, traced: TracedModule) -> Sequence[CompiledKernel]:
@@ -43,7 +43,7 @@ class EagerBackend:
         self, traced: TracedModule, *, trials: int, database: Path, progress: Progress | None = None
     ) -> TuneReport:
         """Nothing to search for."""
-        return TuneReport(len(set(k.key for k in kernels(traced))), 0, 0, 0, 0.0)
+        return TuneReport(len({k.key for k in kernels(traced)}), 0, 0, 0, 0.0)
 
     def compile(self, traced: TracedModule, *, database: Path | None = None) -> EagerModule:
         """Prepare the graph."""

@@ -33,7 +33,7 @@ def test_a_new_measurement_replaces_the_old_one() -> None:
 def test_a_foreign_calibration_is_refused(tmp_path: Path) -> None:
     calibration().save(tmp_path / "c.json")
     with pytest.raises(
-        CalibrationError, match="made for another target or toolchain .*; calibrate again on this machine"
+        CalibrationError, match=r"made for another target or toolchain .*; calibrate again on this machine"
     ):
         Calibration.load(tmp_path / "c.json", fingerprint="e" * 64)
 

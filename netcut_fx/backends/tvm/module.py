@@ -109,7 +109,8 @@ class TvmModule:
         keys = [kernel.key for kernel in self.kernels]
         if len(names) != len(keys):
             raise BackendError(
-                f"the compiled program called {len(names)} kernels, {len(keys)} were expected; report this with the model"
+                f"the compiled program called {len(names)} kernels, {len(keys)} were expected; report this with "
+                "the model"
             )
         timings = tuple(
             KernelTiming(name, key, tuple(max(row[i] - floor, 1e-6) for row in table))
@@ -133,7 +134,7 @@ class TvmModule:
             self._executable.export_library(str(files["library"]))
         except Exception as error:
             raise BackendError(
-                f"cannot link {files['library']}: {' '.join(str(error).split())[:200]}; is a C++ compiler (g++) installed?"
+                f"cannot link {files['library']}: {' '.join(str(error).split())[:200]}; is g++ installed?"
             ) from error
         save_file({f"p{i:04d}": w.numpy() for i, w in enumerate(self._weights)}, str(files["params"]))
         return files

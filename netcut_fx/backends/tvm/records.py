@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,38 @@ def open_records(folder: Path) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
     set_aside_corrupt_lines(folder)
     return ms.database.JSONDatabase(path_workload=str(folder / _WORKLOADS), path_tuning_record=str(folder / _RECORDS))
+
+
+class FailedAttempts:
+    """How many candidates of each workload failed: they count as trials, but are no records.
+
+    A failed candidate written as a record with an absurd time would be applied where all of a workload's failed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "failed_attempts.jsonl"
+        self._counts: Counter[str] = Counter()
+        lines, _ = _split(self._path, lambda value: isinstance(value, list) and len(value) == 2, stop_at_bad=False)
+        for line in lines:
+            workload, count = json.loads(line)
+            self._counts[str(workload)] += int(count)
+
+    def of(self, module: Any) -> int:
+        """Failed candidates of the workload `module` so far."""
+        return self._counts[_workload_hash(module)]
+
+    def add(self, module: Any, count: int) -> None:
+        """Remember `count` more."""
+        if count:
+            self._counts[_workload_hash(module)] += count
+            with self._path.open("a", encoding="utf-8") as sink:
+                sink.write(json.dumps([_workload_hash(module), count]) + "\n")
+
+
+def _workload_hash(module: Any) -> str:
+    from tvm_ffi import structural_hash
+
+    return str(structural_hash(module))
 
 
 def set_aside_corrupt_lines(folder: Path) -> int:

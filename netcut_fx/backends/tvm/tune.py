@@ -90,7 +90,8 @@ def _run_worker(config: dict[str, Any], totals: Counter[str], progress: Progress
             text=True,
             env=environment,
         )
-        assert worker.stdin is not None and worker.stdout is not None
+        assert worker.stdin is not None
+        assert worker.stdout is not None
         current, ended = "", False
         inbox: queue.Queue[str | None] = queue.Queue()
         reader = threading.Thread(target=_read, args=(worker.stdout, inbox), daemon=True)
