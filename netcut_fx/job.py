@@ -20,7 +20,7 @@ from torch import nn
 from cost_models import Calibration, Kernel, LatencyEstimate
 from netcut_fx.backends.base import Backend, CompiledModule, Progress
 from netcut_fx.data import Dataset
-from netcut_fx.decision import Decision, choose
+from netcut_fx.decision import Decision, Validated, choose, rank_retrained
 from netcut_fx.errors import DeadlineUnmet, NetcutError, TraceError
 from netcut_fx.features import pooled_features
 from netcut_fx.frontier import deepest_frontier, require_frontiers
@@ -306,11 +306,13 @@ class Job:
         refused: dict[str, str],
         deadline_ms: float,
     ) -> tuple[str, CompiledModule]:
-        """Compile the winners, most accurate on validation first, until one's final measurement meets the deadline.
+        """Compile the winners, best on validation first, until one's final measurement meets the deadline.
 
         Winner and uncut network are timed in turn in one process, so that drift of the clock hits both alike.
         """
-        ranked = sorted(trained, key=lambda name: (-trained[name].validation.value, measured[name].ms))
+        ranked = rank_retrained(
+            {name: Validated(t.validation, t.validation_loss, measured[name].ms) for name, t in trained.items()}
+        )
         with self._stage("compile"):
             reference = self.backend.compile(uncut_trained.traced, database=self.database)
             for name in ranked:

@@ -9,7 +9,7 @@ from typing import Any
 import networkx as nx
 from torch import fx
 
-from cost_models import Kernel, LatencyEstimate
+from cost_models import LatencyEstimate
 from netcut_fx.evaluate import Accuracy
 from netcut_fx.graph import Frontier, TensorSpec, TracedModule
 from netcut_fx.job import Finished
@@ -56,7 +56,7 @@ def result_of(job: Finished, *, bundle: str, report: str, agreement: Json) -> Js
             **_measured(job.uncut_measured),
             "predicted_ms": _number(job.estimates[job.uncut.name].ms),
             **_trained(job.uncut_trained),
-            "kept_flops": _flops(job.uncut_kernels),
+            "kept_flops": job.uncut.kept_flops,
             "params": _parameters(job.uncut_trained),
         },
         "chosen": {
@@ -64,7 +64,7 @@ def result_of(job: Finished, *, bundle: str, report: str, agreement: Json) -> Js
             **_estimated(job.estimates[job.chosen]),
             **_measured(job.measured[job.chosen]),
             **_trained(job.trained[job.chosen]),
-            "kept_flops": _flops(job.chosen_kernels),
+            "kept_flops": next(f for f in job.frontiers if f.name == job.chosen).kept_flops,
             "params": _parameters(job.trained[job.chosen]),
         },
         "candidates": [_candidate(job, frontier) for frontier in job.frontiers],
@@ -84,12 +84,12 @@ def _candidate(job: Finished, frontier: Frontier) -> Json:
     judgement = next(j for j in job.decision.judgements if j.name == name)
     verdict, reason = str(judgement.verdict), judgement.reason
     if name == job.chosen:
-        best = "most accurate on validation among the retrained that met the deadline when measured"
+        best = "best on validation among the retrained that met the deadline when measured"
         verdict, reason = "chosen", best
     elif name in job.refused:
         verdict, reason = "refused", job.refused[name]
     elif name in job.trained:
-        reason = f"{reason}; retrained, but {job.chosen} is more accurate or faster"
+        reason = f"{reason}; retrained, but {job.chosen} is better on validation"
     trained = job.trained.get(name) or (job.uncut_trained if name == job.uncut.name else None)
     quick = job.quick[name].accuracy
     return {
@@ -137,6 +137,7 @@ def _trained(trained: TrainedCandidate) -> Json:
         "test_low": test.low,
         "test_high": test.high,
         "validation_accuracy": trained.validation.value,
+        "validation_loss": trained.validation_loss,
         "epochs": trained.epochs,
     }
 
@@ -195,10 +196,6 @@ def _operation(traced: TracedModule, node: fx.Node) -> str:
     if node.op == "call_module":
         return type(traced.graph_module.get_submodule(str(node.target))).__name__
     return operation_name(node) if node.op.startswith("call_") else node.op
-
-
-def _flops(network: tuple[Kernel, ...]) -> int:
-    return sum(kernel.flops for kernel in network)
 
 
 def _parameters(trained: TrainedCandidate) -> int:

@@ -62,10 +62,18 @@ class Candidate:
 
 
 def candidates_of(result: Record) -> tuple[Candidate, ...]:
-    """All frontiers of `result`, shallow to deep; what only the chosen one's own entry knows is filled in."""
+    """All frontiers of `result`, shallow to deep; what only the chosen one's own entry knows is filled in.
+
+    The deepest frontier is the uncut network, which has an entry of its own: here it counts only where it was chosen.
+    """
     chosen = mapping(result, "chosen")
     chosen_name = text(chosen, "frontier") or None
-    found = [_candidate(record, chosen_name, chosen) for record in records(result, "candidates")]
+    uncut_name = text(mapping(result, "uncut"), "name")
+    found = [
+        _candidate(record, chosen_name, chosen)
+        for record in records(result, "candidates")
+        if text(record, "name") in ("", chosen_name) or text(record, "name") != uncut_name
+    ]
     if chosen_name is not None and all(candidate.name != chosen_name for candidate in found):
         found.append(_candidate({"name": chosen_name}, chosen_name, chosen))
     return tuple(found)

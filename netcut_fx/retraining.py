@@ -40,6 +40,8 @@ class TrainedCandidate:
         With the weights of the best epoch, in eval mode.
     validation : Accuracy
         What the choice among candidates rests on; the best of all epochs, hence a little optimistic.
+    validation_loss : float
+        Cross-entropy on validation, of the same weights.
     test : Accuracy
         Evaluated once, at the end.
     epochs : int
@@ -58,6 +60,7 @@ class TrainedCandidate:
 
     traced: TracedModule
     validation: Accuracy
+    validation_loss: float
     test: Accuracy
     epochs: int
     best_epoch: int
@@ -156,9 +159,12 @@ class _Run:
         if not self.accuracies:
             self.accuracies = {s: accuracy(traced.graph_module, self.dataset, s) for s in ("validation", "test")}
             self._save(finished=True)
+        score = self.best.score
+        assert score is not None  # training ends with an error where nothing was ever scored
         return TrainedCandidate(
             traced,
             self.accuracies["validation"],
+            score.loss,
             self.accuracies["test"],
             self.epoch,
             self.best.epoch,

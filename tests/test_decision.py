@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cost_models import LatencyEstimate
-from netcut_fx.decision import choose
+from netcut_fx.decision import Validated, choose, rank_retrained
 from netcut_fx.errors import DeadlineUnmet, SpecError
 from netcut_fx.evaluate import Accuracy
 
@@ -87,3 +87,18 @@ def test_what_is_taken_is_feasible_and_nothing_feasible_is_better(
     assert len(decision.shortlist) == min(shortlist, len(feasible))
     worst_taken = min(accuracies[name].value for name in decision.shortlist)
     assert all(accuracies[name].value <= worst_taken for name in decision.reserve)
+
+
+def test_retrained_candidates_within_one_standard_error_are_told_apart_by_loss() -> None:
+    candidates = {
+        "most_correct": Validated(Accuracy(351, 359), 0.193, 1.7),
+        "lower_loss": Validated(Accuracy(350, 359), 0.181, 2.0),
+        "clearly_worse": Validated(Accuracy(330, 359), 0.010, 1.0),
+        "worse_still": Validated(Accuracy(320, 359), 0.005, 1.0),
+    }
+    assert rank_retrained(candidates) == ("lower_loss", "most_correct", "clearly_worse", "worse_still")
+
+
+def test_at_equal_validation_the_faster_comes_first() -> None:
+    candidates = {name: Validated(Accuracy(50, 100), 0.5, ms) for name, ms in (("slow", 2.0), ("fast", 1.0))}
+    assert rank_retrained(candidates) == ("fast", "slow")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any, Self
 
@@ -82,7 +83,7 @@ def percent(value: float | None) -> str:
 def candidates_table(result: dict[str, Any]) -> Table:
     """All frontiers of a finished run."""
     table = Table(title=f"{result['model']} on {result['data']}, deadline {result['deadline_ms']:.3f} ms", expand=False)
-    table.add_column("frontier")
+    table.add_column("frontier", no_wrap=True)
     for column in ("MFLOPs", "predicted ms", "interval", "measured ms", "quick val.", "val.", "test"):
         table.add_column(column, justify="right")
     table.add_column("verdict")
@@ -105,7 +106,8 @@ def candidates_table(result: dict[str, Any]) -> Table:
 
 def print_result(result: dict[str, Any]) -> None:
     """Table, winner, and where everything is."""
-    console = Console()
+    # A pipe has no width of its own; a table cut to 80 columns would lose the names.
+    console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(candidates_table(result))
     chosen, uncut = result["chosen"], result["uncut"]
     console.print(

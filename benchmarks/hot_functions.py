@@ -1,0 +1,49 @@
+"""The functions that a user waits for, timed by pytest-benchmark on EfficientNet-Lite0 at 96x96."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from cost_models import Calibration, KernelSample
+from netcut_fx.frontier import frontiers
+from netcut_fx.graph import TracedModule
+from netcut_fx.kernels import kernels
+from netcut_fx.latency import LatencyModel
+from netcut_fx.model_spec import load_model
+from netcut_fx.passes.copying import weightless
+from netcut_fx.passes.cut import cut_nodes
+from netcut_fx.passes.head import HeadPass
+from netcut_fx.tracing import trace
+
+
+@pytest.fixture(scope="module")
+def traced() -> TracedModule:
+    return trace(load_model("demo"), torch.zeros(1, 3, 96, 96), name="demo")
+
+
+def test_trace(benchmark: Any) -> None:
+    model, example = load_model("demo"), torch.zeros(1, 3, 96, 96)
+    assert len(benchmark(trace, model, example).nodes) > 100
+
+
+def test_block_frontiers(benchmark: Any, traced: TracedModule) -> None:
+    assert len(benchmark(frontiers, traced)) == 16
+
+
+def test_kernels(benchmark: Any, traced: TracedModule) -> None:
+    assert len(benchmark(kernels, traced)) > 40
+
+
+def test_kernels_of_one_cut(benchmark: Any, traced: TracedModule) -> None:
+    frontier, head, bare = frontiers(traced)[7], HeadPass(10), weightless(traced)
+    assert len(benchmark(lambda: kernels(head(cut_nodes(bare, frontier.nodes))))) > 20
+
+
+def test_price_of_known_kernels(benchmark: Any, traced: TracedModule) -> None:
+    network = kernels(traced)
+    samples = tuple({k.key: KernelSample.of(k, [1.0, 1.1, 0.9]) for k in network}.values())
+    model = LatencyModel.of_calibration(Calibration("0" * 64, samples))
+    assert benchmark(model.price, network).is_known
