@@ -73,7 +73,9 @@ def kernel_key(
 ) -> str:
     """Text key of a workload: operations, then input shapes (sorted: compilers reorder arguments), then output shapes.
 
-    Strides, padding and groups are not spelt out; for the operators met here they follow from the shapes.
+    Strides and groups follow from the shapes. The window of a pooling and the dilation of a convolution do not: two
+    such workloads of one network can share a key, and are then priced with the rounds of both, the interval covering
+    both.
     """
 
     def text(shapes: tuple[Shape, ...]) -> str:

@@ -94,4 +94,7 @@ def _bound_ms(flops: int, moved_bytes: int, peak: float, bandwidth: float) -> fl
 
 def _slowdown(ratios: np.ndarray) -> Slowdown:
     low, mid, high = (float(v) for v in np.quantile(ratios, (0.05, 0.5, 0.95)))
+    if ratios.size < _ENOUGH:
+        # A handful of kernels says nothing about the spread: allow a factor of two.
+        low, high = min(low, mid / 2), max(high, mid * 2)
     return Slowdown(mid, low, high, int(ratios.size))

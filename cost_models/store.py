@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,6 @@ class Calibration:
     fingerprint: str
     samples: tuple[KernelSample, ...]
     overhead_ms_per_kernel: float = 0.0
-
-    def merged_with(self, samples: Iterable[KernelSample]) -> Calibration:
-        """With `samples` added; a workload measured again replaces the older measurement."""
-        by_key = {s.key: s for s in self.samples} | {s.key: s for s in samples}
-        return Calibration(self.fingerprint, tuple(by_key.values()), self.overhead_ms_per_kernel)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""

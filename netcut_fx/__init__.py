@@ -5,7 +5,8 @@ The verbs, in the order in which they are used::
     traced = netcut_fx.trace(model, example_inputs)
     found = netcut_fx.frontiers(traced)
     trn = netcut_fx.cut(traced, found[5], head=netcut_fx.HeadPass(classes=10))
-    estimate = netcut_fx.estimate(trn, model=latency_model)
+    profile = netcut_fx.profile_network(netcut_fx.tvm_backend(), trn, database=None)
+    estimate = netcut_fx.estimate(trn, model=netcut_fx.LatencyModel.of_calibration(profile.calibration))
     decision = netcut_fx.choose(estimates, accuracies, deadline_ms)
     trained = netcut_fx.retrain(trn, dataset)
     compiled = netcut_fx.compile(trained.traced)
@@ -39,16 +40,18 @@ _EXPORTS = {
     "TracedModule": "netcut_fx.graph",
     "choose": "netcut_fx.decision",
     "compile": "netcut_fx.verbs",
-    "cut": "netcut_fx.verbs",
+    "cut": "netcut_fx.cutting",
     "estimate": "netcut_fx.verbs",
     "frontiers": "netcut_fx.frontier",
     "load_data": "netcut_fx.data",
     "load_model": "netcut_fx.model_spec",
     "parse_pipeline": "netcut_fx.passes.registry",
+    "profile_network": "netcut_fx.profiling",
     "retrain": "netcut_fx.retraining",
     "run": "netcut_fx.verbs",
     "to_text": "netcut_fx.text",
     "trace": "netcut_fx.tracing",
+    "tvm_backend": "netcut_fx.verbs",
 }
 
 __all__ = ["__version__", *_EXPORTS]  # pyright: ignore[reportUnsupportedDunderAll]
@@ -68,6 +71,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from netcut_fx.cutting import cut as cut
     from netcut_fx.data import Dataset as Dataset
     from netcut_fx.data import load_data as load_data
     from netcut_fx.decision import Decision as Decision
@@ -85,11 +89,12 @@ if TYPE_CHECKING:
     from netcut_fx.passes.base import Pipeline as Pipeline
     from netcut_fx.passes.head import HeadPass as HeadPass
     from netcut_fx.passes.registry import parse_pipeline as parse_pipeline
+    from netcut_fx.profiling import profile_network as profile_network
     from netcut_fx.retraining import retrain as retrain
     from netcut_fx.retraining_options import RetrainOptions as RetrainOptions
     from netcut_fx.text import to_text as to_text
     from netcut_fx.tracing import trace as trace
     from netcut_fx.verbs import compile as compile
-    from netcut_fx.verbs import cut as cut
     from netcut_fx.verbs import estimate as estimate
     from netcut_fx.verbs import run as run
+    from netcut_fx.verbs import tvm_backend as tvm_backend

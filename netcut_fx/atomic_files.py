@@ -19,7 +19,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # AT_FDCWD and RENAME_EXCHANGE of Linux's renameat2.
 _HERE, _EXCHANGE = -100, 2
 
-#: How names of unfinished files and folders begin; whoever holds a folder's lock may delete them.
+#: How names of unfinished files and folders begin, those of a run's scratch folders too; whoever holds a folder's
+#: lock may delete them.
 PARTIAL_PREFIX = ".part-"
 
 

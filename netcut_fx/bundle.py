@@ -114,7 +114,7 @@ def write_bundle(
             raise BadBundle(f"cannot write the bundle {folder}: there is no file {source}; compile the network first")
     parameter_order(parameter_names(params) if isinstance(params, Path) else params)
     with report_storage_errors(f"write the bundle {folder}", safe="nothing half-written is left there"):
-        _check_replaceable(folder)
+        check_replaceable(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = partial_path(folder)
         try:
@@ -208,7 +208,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_replaceable(folder: Path) -> None:
+def check_replaceable(folder: Path) -> None:
+    """Refuse a `folder` that holds something other than a bundle."""
     if not folder.exists() and not folder.is_symlink():
         return
     if folder.is_symlink() or not folder.is_dir():

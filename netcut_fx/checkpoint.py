@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from netcut_fx.atomic_files import atomic_write
 from netcut_fx.errors import NetcutError
 
 
@@ -52,22 +51,14 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     # safetensors refuses tensors that share storage (tied weights) or are not contiguous.
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in checkpoint.tensors.items()}
     header = {"key": checkpoint.key, "facts": json.dumps(checkpoint.facts)}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(save(tensors, header))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        atomic_write(path, save(tensors, header))
     except OSError as error:
         raise NetcutError(
             f"cannot write checkpoint {path}: {error.strerror or error}; make room there or choose another folder, "
             "finished epochs are kept"
         ) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, key: str) -> Checkpoint | None:

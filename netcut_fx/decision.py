@@ -112,7 +112,7 @@ def choose(
     accuracies: Mapping[str, Accuracy],
     deadline_ms: float,
     *,
-    shortlist: int = 3,
+    shortlist: int = 2,
 ) -> Decision:
     """Judge every candidate.
 

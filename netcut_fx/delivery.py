@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
-import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from netcut_fx.atomic_files import atomic_write
+from netcut_fx.atomic_files import atomic_write, partial_path, report_storage_errors
 from netcut_fx.bundle import write_bundle
 from netcut_fx.errors import BackendError
 from netcut_fx.evaluate import predict_logits
-from netcut_fx.job import Finished, Reporter
+from netcut_fx.job_values import Finished, Reporter
 from netcut_fx.manifest import Manifest
 from netcut_fx.report import write_report
 from netcut_fx.result import result_of
 
+#: Name of the bundle's folder in the folder of a run.
+BUNDLE = "bundle"
 #: Largest difference of a logit, relative to the largest logit, between the artefact and torch eager.
 TOLERANCE = 1e-4
 _CHECKED_IMAGES = 64
@@ -46,52 +50,53 @@ def deliver(job: Finished, folder: Path, reporter: Reporter) -> dict[str, Any]:
         If the bundle's answers are not those of torch eager on the same images.
     """
     reporter.stage("bundle")
-    bundle, report = folder / "bundle", folder / "report.html"
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        files = job.compiled.save(Path(scratch))
+    bundle, report = folder / BUNDLE, folder / "report.html"
+    safe = "finished stages are safe; free some space and run the same command again"
+    with report_storage_errors(f"deliver to {folder}", safe=safe), partial_folder(folder) as scratch:
+        files = job.compiled.save(scratch)
         manifest = _manifest(job)
-
-        def bundled(with_report: Path | None) -> None:
-            write_bundle(
-                bundle,
-                library=files["library"],
-                runtime_library=files["runtime_library"],
-                params=files["params"],
-                manifest=manifest,
-                report=with_report,
-            )
-
-        bundled(None)
-        agreement = check_agreement(job, bundle)
+        parts = {name: files[name] for name in ("library", "runtime_library", "params")}
+        # Only what was checked takes the place of an older bundle.
+        agreement = check_agreement(job, write_bundle(scratch / BUNDLE, **parts, manifest=manifest), scratch)
         result = result_of(job, bundle=str(bundle), report=str(report), agreement=agreement)
         write_report(result, report)
-        bundled(report)
-    atomic_write(folder / "result.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+        write_bundle(bundle, **parts, manifest=manifest, report=report)
+        atomic_write(folder / "result.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
     return result
 
 
-def check_agreement(job: Finished, bundle: Path) -> dict[str, Any]:
+@contextmanager
+def partial_folder(folder: Path) -> Generator[Path]:
+    """A scratch folder in `folder`, swept by the next run where a killed one leaves it."""
+    scratch = partial_path(folder / "delivery")
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_agreement(job: Finished, bundle: Path, scratch: Path) -> dict[str, Any]:
     """Serve test images from the bundle in a fresh process and compare with torch eager."""
     images, _ = job.dataset.subset("test")
     images = images[:_CHECKED_IMAGES]
     module = job.trained[job.chosen].traced.graph_module
     expected = predict_logits(module, job.dataset.preprocess.normalise(images))
-    with tempfile.TemporaryDirectory() as scratch:
-        given, answered = Path(scratch) / "images.npz", Path(scratch) / "logits.npz"
-        np.savez(given, images=images)
-        served = subprocess.run(
-            [sys.executable, "-c", _SERVE, str(bundle), str(given), str(answered)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if served.returncode != 0:
-            reason = (served.stderr.strip().splitlines() or [f"exit status {served.returncode}"])[-1]
-            raise BackendError(f"the bundle {bundle} does not answer in a process of its own: {reason}")
-        logits = np.load(answered, allow_pickle=False)["logits"]
+    given, answered = scratch / "images.npz", scratch / "logits.npz"
+    np.savez(given, images=images)
+    served = subprocess.run(
+        [sys.executable, "-c", _SERVE, str(bundle), str(given), str(answered)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if served.returncode != 0:
+        reason = (served.stderr.strip().splitlines() or [f"exit status {served.returncode}"])[-1]
+        raise BackendError(f"the bundle does not answer in a process of its own: {reason}")
+    logits = np.load(answered, allow_pickle=False)["logits"]
     error = float(np.abs(logits - expected).max() / np.abs(expected).max())
     same = int((logits.argmax(1) == expected.argmax(1)).sum())
-    if error > TOLERANCE or same != len(images):
+    if not error <= TOLERANCE or same != len(images):
         raise BackendError(
             f"the compiled network differs from torch: relative error {error:.1e} (allowed {TOLERANCE:.0e}), same "
             f"top-1 on {same} of {len(images)} images; compile with --trials 0 to see whether a tuned kernel is wrong"

@@ -1,4 +1,9 @@
-"""Every error that a user can cause, under one root. The CLI prints ``str(error)`` on one line and exits with 2."""
+"""Every error of this package that a user can cause, under one root.
+
+One comes from elsewhere: `cost_models` knows nothing of this package, so a calibration that is damaged or belongs to
+another target is its own `cost_models.CalibrationError`. The CLI prints ``str(error)`` of either on one line and exits
+with 2.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +34,6 @@ class DeadlineUnmet(NetcutError):
 
 class TargetMismatch(NetcutError):
     """An artefact or record belongs to another device, instruction set or toolchain."""
-
-
-class StaleCalibration(NetcutError):
-    """A calibration does not fit this machine or this version any more."""
 
 
 class BadBundle(NetcutError):

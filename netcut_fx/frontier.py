@@ -287,5 +287,9 @@ class _Cuts:
         paths = (call.path for call in module_calls(self.graph).root.walk() if call.path)
         known = list(dict.fromkeys([*self.block_cuts, *self.traced.by_qualname, *paths]))
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "list the names with frontiers(traced)"
+        hint = (
+            f"did you mean {' or '.join(map(repr, close))}?"
+            if close
+            else "list the names with netcut frontiers, or frontiers(traced)"
+        )
         return f"no node or module {name!r} in {self.traced.name}; {hint}"

@@ -49,9 +49,17 @@ def spec_of(value: Any) -> Spec:
 
 
 def state_hash(module: nn.Module) -> str:
-    """SHA-256 over names, shapes, types and bytes of all parameters and buffers of `module`."""
+    """SHA-256 over names, shapes, types and bytes of all parameters and buffers of `module`.
+
+    Buffers that are not persistent, and so not in its state dict, count as well; a shared tensor counts under each of
+    its names.
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    held: dict[str, torch.Tensor] = {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+    for name, tensor in sorted(held.items()):
         digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
         if not tensor.is_meta:
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())

@@ -9,26 +9,27 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from cost_models import Calibration, Kernel, LatencyEstimate
+from cost_models import Calibration
 from netcut_fx.backends.base import Backend, CompiledModule, Progress
+from netcut_fx.cutting import cut
 from netcut_fx.data import Dataset
-from netcut_fx.decision import Decision, Validated, choose, rank_retrained
+from netcut_fx.decision import Validated, choose, rank_retrained
 from netcut_fx.errors import DeadlineUnmet, NetcutError, TraceError
 from netcut_fx.features import pooled_features
 from netcut_fx.frontier import deepest_frontier, require_frontiers
 from netcut_fx.graph import Frontier, TracedModule, state_hash
 from netcut_fx.job_options import RunOptions
+from netcut_fx.job_values import Finished, Reporter, StageRecord
 from netcut_fx.latency import LatencyModel, kernels_of_cuts
 from netcut_fx.measure import Measurement, Stopwatch
-from netcut_fx.passes.cut import cut_nodes
 from netcut_fx.passes.head import HeadPass
 from netcut_fx.profiling import profile_network
 from netcut_fx.quick import QuickResult, quick_heads
@@ -39,58 +40,6 @@ from netcut_fx.workspace import Workspace
 
 #: Raise when the meaning of a stored stage changes.
 _STAGES_VERSION = 1
-
-
-class Reporter(Protocol):
-    """Hears what the job is doing."""
-
-    def stage(self, name: str) -> None:
-        """A stage begins."""
-        ...
-
-    def progress(self, done: int, total: int, what: str) -> None:
-        """Within the stage."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something worth a line."""
-        ...
-
-
-@dataclass(frozen=True)
-class StageRecord:
-    """How long a stage took and whether its result was there already."""
-
-    name: str
-    seconds: float
-    reused: bool
-
-
-@dataclass
-class Finished:
-    """Everything a finished job knows; `netcut_fx.result` turns it into JSON."""
-
-    options: RunOptions
-    traced: TracedModule
-    dataset: Dataset
-    backend: Backend
-    frontiers: tuple[Frontier, ...]
-    uncut: Frontier
-    uncut_kernels: tuple[Kernel, ...]
-    uncut_measured: Measurement
-    uncut_trained: TrainedCandidate
-    calibration: Calibration
-    estimates: dict[str, LatencyEstimate]
-    quick: dict[str, QuickResult]
-    deadline_ms: float
-    decision: Decision
-    measured: dict[str, Measurement]
-    refused: dict[str, str]
-    trained: dict[str, TrainedCandidate]
-    chosen: str
-    chosen_kernels: tuple[Kernel, ...]
-    compiled: CompiledModule
-    stages: list[StageRecord]
 
 
 class Job:
@@ -159,10 +108,21 @@ class Job:
                 deadline_ms,
                 shortlist=self.options.shortlist,
             )
-        measured, refused = self._measure_shortlist(decision, deadline_ms, uncut_measured)
-        trained = {name: self._retrain(self._by_name(name), features[name]) for name in measured if name not in refused}
-        uncut_trained = trained.get(self.uncut.name) or self._retrain(self.uncut, features[self.uncut.name])
-        chosen, compiled = self._deploy(trained, uncut_trained, measured, refused, deadline_ms)
+        measured: dict[str, Measurement] = {}
+        refused: dict[str, str] = {}
+        trained: dict[str, TrainedCandidate] = {}
+        uncut_trained = self._retrain(self.uncut, features[self.uncut.name])
+        waiting = [*decision.shortlist, *decision.reserve]
+        winner: tuple[str, CompiledModule] | None = None
+        while winner is None:
+            met = self._measure_until_met(waiting, deadline_ms, uncut_measured, measured, refused)
+            if not met:
+                raise DeadlineUnmet(_all_broken(measured, deadline_ms))
+            for name in met:
+                uncut = name == self.uncut.name
+                trained[name] = uncut_trained if uncut else self._retrain(self._by_name(name), features[name])
+            winner = self._deploy({n: trained[n] for n in met}, uncut_trained, measured, refused, deadline_ms)
+        chosen, compiled = winner
         return Finished(
             options=self.options,
             traced=self.traced,
@@ -171,7 +131,8 @@ class Job:
             frontiers=self.frontiers,
             uncut=self.uncut,
             uncut_kernels=networks[self.uncut.name],
-            uncut_measured=measured.get(self.uncut.name, uncut_measured),
+            uncut_measured=measured[self.uncut.name],
+            deadline_reference_ms=uncut_measured.ms,
             uncut_trained=uncut_trained,
             calibration=calibration,
             estimates=estimates,
@@ -189,8 +150,7 @@ class Job:
 
     def trn(self, frontier: Frontier) -> TracedModule:
         """The trimmed network with its fresh head."""
-        trn = self.head(cut_nodes(self.traced, frontier.nodes))
-        return replace(trn, name=f"{self.traced.name}@{frontier.name}")
+        return cut(self.traced, frontier, head=self.head)
 
     def _by_name(self, name: str) -> Frontier:
         return next(f for f in self.frontiers if f.name == name)
@@ -233,7 +193,11 @@ class Job:
             return
         with self._stage(stage):
             report = self.backend.tune(
-                trn, trials=self.options.trials, database=self.database, progress=_forward(self.reporter)
+                trn,
+                trials=self.options.trials,
+                database=self.database,
+                seed=self.options.seed,
+                progress=_forward(self.reporter),
             )
             self._reused = report.searched == 0
             if report.failed_trials:
@@ -245,28 +209,28 @@ class Job:
                 f"{len(naive)} kernels have no tuning record and run as naive loops: {', '.join(naive[:5])}"
             )
 
-    def _measure_shortlist(
-        self, decision: Decision, deadline_ms: float, uncut_measured: Measurement
-    ) -> tuple[dict[str, Measurement], dict[str, str]]:
-        """Compile and time candidates, best first, until enough of them really meet the deadline."""
-        measured: dict[str, Measurement] = {}
-        refused: dict[str, str] = {}
-        for name in (*decision.shortlist, *decision.reserve):
-            if len(measured) - len(refused) >= self.options.shortlist:
-                break
+    def _measure_until_met(
+        self,
+        waiting: list[str],
+        deadline_ms: float,
+        uncut_measured: Measurement,
+        measured: dict[str, Measurement],
+        refused: dict[str, str],
+    ) -> list[str]:
+        """Compile and time the candidates of `waiting`, best first, until enough of them really meet the deadline."""
+        met: list[str] = []
+        while waiting and len(met) < self.options.shortlist:
+            name = waiting.pop(0)
             measured[name] = uncut_measured if name == self.uncut.name else self._measure(self._by_name(name))
-            if measured[name].ms > deadline_ms:
-                refused[name] = (
-                    f"measured {measured[name].ms:.3f} ms, which breaks the deadline of {deadline_ms:.3f} ms"
-                )
-                self.reporter.note(f"{name}: {refused[name]}; the next candidate is taken")
-        if len(refused) == len(measured):
-            fastest = min(measured, key=lambda name: measured[name].ms)
-            raise DeadlineUnmet(
-                f"every feasible candidate broke the deadline of {deadline_ms:.3f} ms when measured; the fastest, cut "
-                f"at {fastest}, took {measured[fastest].ms:.3f} ms: allow at least that, or tune with more --trials"
-            )
-        return measured, refused
+            if measured[name].ms <= deadline_ms:
+                met.append(name)
+            else:
+                self._refuse(name, f"measured {measured[name].ms:.3f} ms", deadline_ms, refused)
+        return met
+
+    def _refuse(self, name: str, what: str, deadline_ms: float, refused: dict[str, str]) -> None:
+        refused[name] = f"{what}, which breaks the deadline of {deadline_ms:.3f} ms"
+        self.reporter.note(f"{name}: {refused[name]}; the next candidate is taken")
 
     def _measure(self, frontier: Frontier) -> Measurement:
         trn = self.trn(frontier)
@@ -288,7 +252,7 @@ class Job:
             trained = retrain(
                 self.trn(frontier),
                 self.dataset,
-                options=self.options.retrain,
+                options=replace(self.options.retrain, seed=self.options.seed),
                 checkpoint_dir=self.workspace.folder / "training",
                 features=features,
                 progress=lambda record: self.reporter.progress(
@@ -305,10 +269,11 @@ class Job:
         measured: dict[str, Measurement],
         refused: dict[str, str],
         deadline_ms: float,
-    ) -> tuple[str, CompiledModule]:
-        """Compile the winners, best on validation first, until one's final measurement meets the deadline.
+    ) -> tuple[str, CompiledModule] | None:
+        """Compile the retrained, best on validation first, until one's final measurement meets the deadline.
 
-        Winner and uncut network are timed in turn in one process, so that drift of the clock hits both alike.
+        Candidate and uncut network are timed in turn in one process, so that drift of the clock hits both alike. None
+        if all of them break the deadline.
         """
         ranked = rank_retrained(
             {name: Validated(t.validation, t.validation_loss, measured[name].ms) for name, t in trained.items()}
@@ -316,23 +281,16 @@ class Job:
         with self._stage("compile"):
             reference = self.backend.compile(uncut_trained.traced, database=self.database)
             for name in ranked:
-                compiled = (
-                    reference
-                    if name == self.uncut.name
-                    else self.backend.compile(trained[name].traced, database=self.database)
-                )
-                pair = [compiled.timer(), reference.timer()]
-                final, whole = Stopwatch(repeat=21).measure_interleaved(pair)
-                measured[name] = final
-                measured[self.uncut.name] = whole
-                if final.ms <= deadline_ms:
+                own = name != self.uncut.name
+                compiled = self.backend.compile(trained[name].traced, database=self.database) if own else reference
+                timers = [reference.timer(), *([compiled.timer()] if own else [])]
+                timings = Stopwatch(repeat=21).measure_interleaved(timers)
+                measured[self.uncut.name], measured[name] = timings[0], timings[-1]
+                if measured[name].ms <= deadline_ms:
+                    self._warn_untuned([k.name for k in compiled.kernels if not k.tuned])
                     return name, compiled
-                refused[name] = f"its final measurement, {final.ms:.3f} ms, breaks the deadline of {deadline_ms:.3f} ms"
-                self.reporter.note(f"{name}: {refused[name]}; the next candidate is taken")
-        raise DeadlineUnmet(
-            f"every retrained candidate broke the deadline of {deadline_ms:.3f} ms in its final measurement "
-            f"({', '.join(f'{n} {measured[n].ms:.3f} ms' for n in ranked)}); allow more, or run on a quiet machine"
-        )
+                self._refuse(name, f"finally measured {measured[name].ms:.3f} ms", deadline_ms, refused)
+        return None
 
     @contextmanager
     def _stage(self, name: str) -> Generator[None]:
@@ -347,6 +305,15 @@ class Job:
                 "finished stages are safe, free some space and run the same command again"
             ) from error
         self.stages.append(StageRecord(name, time.monotonic() - start, self._reused))
+
+
+def _all_broken(measured: dict[str, Measurement], deadline_ms: float) -> str:
+    fastest = min(measured, key=lambda name: measured[name].ms)
+    return (
+        f"every feasible candidate broke the deadline of {deadline_ms:.3f} ms when measured; the fastest, cut at "
+        f"{fastest}, took {measured[fastest].ms:.3f} ms: allow at least that, tune with more --trials, or run on a "
+        "quiet machine"
+    )
 
 
 def _forward(reporter: Reporter) -> Progress:

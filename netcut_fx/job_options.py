@@ -40,7 +40,7 @@ class RunOptions:
     shortlist : int
         How many candidates are retrained in full.
     retrain : RetrainOptions
-        The training recipe; the same for all candidates and for the uncut network.
+        The training recipe, but for its seed; the same for all candidates and for the uncut network.
     seed : int
         Of splits, heads, training and search.
     """

@@ -71,7 +71,9 @@ class Measurement:
     ms : float
         Median over the rounds.
     low_ms, high_ms : float
-        95 % confidence interval of the median from order statistics (a binomial argument, no normality assumed).
+        Confidence interval of the median from order statistics: the narrowest symmetric pair of ranks that covers it
+        with at least 95 % by the binomial distribution, no normality assumed. Fewer than 6 rounds cannot give that
+        much; then it is the extremes.
     min_ms, max_ms : float
         Extremes of the rounds.
     rounds, number : int
@@ -100,9 +102,8 @@ class Measurement:
             raise NetcutError(
                 f"measured latencies must be positive and finite, got {list(samples_ms)[:5]}; measure again"
             )
-        half = 1.96 * math.sqrt(values.size) / 2
-        low = max(0, math.floor(values.size / 2 - half))
-        high = min(values.size - 1, math.ceil(values.size / 2 + half))
+        low = _left_out_at_each_end(values.size)
+        high = values.size - 1 - low
         return cls(
             float(np.median(values)),
             float(values[low]),
@@ -128,6 +129,18 @@ class Measurement:
 
     def __str__(self) -> str:
         return f"{self.ms:.3f} ms [{self.low_ms:.3f}, {self.high_ms:.3f}] ({self.rounds} rounds of {self.number})"
+
+
+def _left_out_at_each_end(rounds: int) -> int:
+    """How many samples lie outside each end of the median's interval: the largest k with P <= 2.5 %, at least 0.
+
+    The true median lies below sample k of the sorted ones, counted from 0, where at most k samples are smaller than it:
+    P = P(Binomial(rounds, 1/2) <= k), here in whole numbers.
+    """
+    left_out, events = 0, 1
+    while 40 * (events := events + math.comb(rounds, left_out + 1)) <= 2**rounds:
+        left_out += 1
+    return left_out
 
 
 def python_timer(call: Callable[[], object]) -> Timer:

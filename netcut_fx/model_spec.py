@@ -53,10 +53,13 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
     SpecError
         If it cannot be imported or called, is no module, or its weights do not fit or are not finite.
     """
+    import torch
     from torch import nn
 
     head, options = split_spec(spec)
-    with contextlib.redirect_stdout(sys.stderr):
+    # A network that draws its weights gets the same ones in every process: else no finished work could be found again.
+    with contextlib.redirect_stdout(sys.stderr), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         built: object
         if head in BUILT_IN:
             built = _efficientnet_lite0(spec, options, pretrained=weights is None)

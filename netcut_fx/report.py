@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from netcut_fx.atomic_files import atomic_write
 from netcut_fx.pictures.accuracy_latency import accuracy_latency, not_drawn
 from netcut_fx.pictures.graph_picture import graph_picture
 from netcut_fx.pictures.kernel_bars import kernel_bars
@@ -115,14 +114,5 @@ def _style(*names: str) -> str:
 
 def _write(content: str, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(content)
-        # mkstemp makes files that only their owner can read; a report is to be passed on.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    atomic_write(path, content.encode("utf-8"))
     return path

@@ -9,10 +9,10 @@ from typing import Any
 import networkx as nx
 from torch import fx
 
-from cost_models import LatencyEstimate
+from cost_models import LatencyEstimate, RooflineModel
 from netcut_fx.evaluate import Accuracy
 from netcut_fx.graph import Frontier, TensorSpec, TracedModule
-from netcut_fx.job import Finished
+from netcut_fx.job_values import Finished
 from netcut_fx.measure import Measurement
 from netcut_fx.ops import node_flops
 from netcut_fx.retraining import TrainedCandidate
@@ -43,7 +43,7 @@ def result_of(job: Finished, *, bundle: str, report: str, agreement: Json) -> Js
         "deadline_from": (
             "given"
             if job.options.deadline_ms is not None
-            else f"{job.options.deadline_fraction:g} of the uncut network's latency"
+            else f"{job.options.deadline_fraction:g} of the uncut network's {job.deadline_reference_ms:.3f} ms"
         ),
         "target": {**job.backend.target.to_json(), "fingerprint": job.backend.target.fingerprint()},
         "granularity": job.options.granularity,
@@ -66,13 +66,14 @@ def result_of(job: Finished, *, bundle: str, report: str, agreement: Json) -> Js
             **_trained(job.trained[job.chosen]),
             "kept_flops": next(f for f in job.frontiers if f.name == job.chosen).kept_flops,
             "params": _parameters(job.trained[job.chosen]),
+            "untuned_kernels": [k.name for k in job.compiled.kernels if not k.tuned],
         },
         "candidates": [_candidate(job, frontier) for frontier in job.frontiers],
         "kernels": _kernels(job),
         "graph": _graph(job),
         "agreement": agreement,
         "stages": [vars(stage) for stage in job.stages],
-        "decision": str(job.decision).splitlines(),
+        "decision": [*str(job.decision).splitlines(), *_untuned(job)],
         "versions": {"python": platform.python_version(), **dict(job.backend.target.toolchain)},
         "bundle": bundle,
         "report": report,
@@ -84,12 +85,14 @@ def _candidate(job: Finished, frontier: Frontier) -> Json:
     judgement = next(j for j in job.decision.judgements if j.name == name)
     verdict, reason = str(judgement.verdict), judgement.reason
     if name == job.chosen:
-        best = "best on validation among the retrained that met the deadline when measured"
-        verdict, reason = "chosen", best
+        verdict, reason = (
+            "chosen",
+            f"best of the retrained that met the deadline when measured: {_validated(job, name)}",
+        )
     elif name in job.refused:
         verdict, reason = "refused", job.refused[name]
     elif name in job.trained:
-        reason = f"{reason}; retrained, but {job.chosen} is better on validation"
+        reason = f"retrained: {_validated(job, name)}; {job.chosen} ranks first ({_validated(job, job.chosen)})"
     trained = job.trained.get(name) or (job.uncut_trained if name == job.uncut.name else None)
     quick = job.quick[name].accuracy
     return {
@@ -108,6 +111,18 @@ def _candidate(job: Finished, frontier: Frontier) -> Json:
         "verdict": verdict,
         "reason": reason,
     }
+
+
+def _untuned(job: Finished) -> list[str]:
+    """A line for the kernels of the chosen network that run as naive loops, if there are any."""
+    names = [k.name for k in job.compiled.kernels if not k.tuned]
+    return [f"{len(names)} kernels have no tuning record and run as naive loops: {', '.join(names)}"] if names else []
+
+
+def _validated(job: Finished, name: str) -> str:
+    """On what the ranking of the retrained rests: accuracies within one standard error are told apart by the loss."""
+    trained = job.trained[name]
+    return f"validation {trained.validation.value:.1%}, loss {trained.validation_loss:.3f}"
 
 
 def _estimated(estimate: LatencyEstimate) -> Json:
@@ -144,10 +159,12 @@ def _trained(trained: TrainedCandidate) -> Json:
 
 def _kernels(job: Finished) -> list[Json]:
     by_key = {sample.key: sample for sample in job.calibration.samples}
+    roofline = RooflineModel.fit(job.calibration.samples)
     kept = {origin for kernel in job.chosen_kernels for origin in kernel.origin}
     rows: list[Json] = []
     for kernel in job.uncut_kernels:
         sample = by_key.get(kernel.key)
+        modelled = LatencyEstimate.unknown(kernel.key) if roofline is None else roofline.predict(kernel)
         rows.append(
             {
                 "key": kernel.key,
@@ -155,7 +172,7 @@ def _kernels(job: Finished) -> list[Json]:
                 "origin": list(kernel.origin),
                 "ops": list(kernel.ops),
                 "kind": kernel.kind,
-                "predicted_ms": None if sample is None else sample.ms,
+                "predicted_ms": _number(modelled.ms),
                 "measured_ms": None if sample is None else sample.ms,
                 "flops": kernel.flops,
                 "bytes": kernel.bytes,

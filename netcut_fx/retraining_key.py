@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from netcut_fx.code_version import sources_digest
 from netcut_fx.data import Dataset
 from netcut_fx.errors import NetcutError
 from netcut_fx.graph import TensorSpec, TracedModule
 from netcut_fx.retraining_options import RetrainOptions
 
-# What decides the numbers; an edit makes old checkpoints belong to another run.
-_SOURCES = (
+#: What decides the numbers; an edit makes old checkpoints belong to another run.
+SOURCES = (
     "retraining.py",
     "retraining_options.py",
     "training.py",
@@ -26,6 +26,10 @@ _SOURCES = (
     "features.py",
     "layout.py",
     "preprocess.py",
+    "data.py",
+    "evaluate.py",
+    "checkpoint.py",
+    "passes/head.py",
 )
 
 
@@ -57,15 +61,13 @@ def retrain_key(
     trn: TracedModule, dataset: Dataset, options: RetrainOptions, features: NDArray[np.float32] | None
 ) -> str:
     """Digest of all that decides the result, but for the number of threads, which only changes the last bits."""
-    here = Path(__file__).parent
-    sources = hashlib.sha256(b"".join((here / name).read_bytes() for name in _SOURCES)).hexdigest()
     facts = {
         "options": options.to_json(),
         "data": dataset.digest,
         "network": str(trn.graph_module),
         "weights": trn.state_hash(),
         "features": None if features is None else hashlib.sha256(np.ascontiguousarray(features).data).hexdigest(),
-        "code": sources,
+        "code": sources_digest(SOURCES),
         "torch": torch.__version__,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

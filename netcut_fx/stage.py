@@ -30,7 +30,7 @@ from netcut_fx.spec_text import one_line
 
 Arrays = Mapping[str, NDArray[Any]]
 
-_HEADER = "__stage__"
+_HEADER = "header"
 _STAGE_FILE = "stage.json"
 
 # A folder without its stage.json, a folder where a file should be, a sector that cannot be read, an impossible offset:
@@ -99,13 +99,19 @@ class Stage:
         return self._trusted(self.path.with_name(f"{self.path.name}.npz"), self._read_arrays)
 
     def save_arrays(self, arrays: Arrays) -> None:
-        """Store named arrays of numbers or booleans as npz, without pickle; see `save` for errors."""
+        """Store named arrays of numbers or booleans as npz, without pickle; see `save` for errors.
+
+        Any text may be a name.
+        """
         for name, array in arrays.items():
-            if array.dtype.hasobject or name == _HEADER:
+            if array.dtype.hasobject:
                 raise TypeError(f"stage '{self.name}' cannot store array '{name}' of type {array.dtype}")
-        header = canonical_json({**self._identity(), "sha256": _arrays_sha256(arrays)}).encode("ascii")
+        # An npz names arrays as np.savez names arguments and a zip its members: not every name would survive that.
+        stored: dict[str, NDArray[Any]] = {f"array{i}": array for i, array in enumerate(arrays.values())}
+        facts = {**self._identity(), "names": list(arrays), "sha256": _arrays_sha256(arrays)}
+        stored[_HEADER] = np.frombuffer(canonical_json(facts).encode("ascii"), np.uint8)
         with self._reporting(), atomic_file(self.path.with_name(f"{self.path.name}.npz")) as file:
-            np.savez(file, allow_pickle=False, **{_HEADER: np.frombuffer(header, np.uint8)}, **arrays)
+            np.savez(file, allow_pickle=False, **stored)
 
     def load_folder(self) -> Path | None:
         """The folder that `save_folder` stored, every file as it was then, or None."""
@@ -176,8 +182,12 @@ class Stage:
     def _read_arrays(self, path: Path) -> dict[str, NDArray[Any]]:
         # np.load given a path leaves it open where the zip is damaged.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
-        stored = self._check_identity(json.loads(arrays.pop(_HEADER).tobytes()))
+            members: dict[str, NDArray[Any]] = {member: file[member] for member in file.files}
+        stored = self._check_identity(json.loads(members.pop(_HEADER).tobytes()))
+        names: list[str] = stored["names"]
+        if len(members) != len(names):
+            raise _DamagedError(f"it holds {len(members)} arrays instead of {len(names)}")
+        arrays = {name: members[f"array{i}"] for i, name in enumerate(names)}
         if _arrays_sha256(arrays) != stored["sha256"]:
             raise _DamagedError("its arrays do not fit their SHA-256")
         return arrays

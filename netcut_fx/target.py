@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar, cast
 
 from netcut_fx.canonical_json import canonical_sha256
 from netcut_fx.errors import SpecError, TargetMismatch
-from netcut_fx.host import Host, detect_host
+from netcut_fx.host import Host, detect_host, isa_features
 from netcut_fx.spec_text import did_you_mean
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 #: Options that each kind of target understands.
-_OPTIONS: Mapping[str, tuple[str, ...]] = {"llvm": ("mcpu", "mattr"), "cuda": ("arch",)}
+_OPTIONS: Mapping[str, tuple[str, ...]] = {"llvm": ("mcpu",), "cuda": ("arch",)}
 
 _T = TypeVar("_T")
 
@@ -152,7 +152,8 @@ def parse_target_spec(spec: str) -> tuple[str, dict[str, str]]:
     Raises
     ------
     SpecError
-        For an unknown kind or option, an option without a value, or one given twice.
+        For an unknown kind or option, an option without a value, or one given twice. ``-mattr`` is refused: a `Target`
+        is tuned, named and checked by its CPU.
     """
     try:
         words = shlex.split(spec)
@@ -168,6 +169,11 @@ def parse_target_spec(spec: str) -> tuple[str, dict[str, str]]:
         name, _, value = word.lstrip("-").partition("=")
         if name in ("num-cores", "threads"):
             raise SpecError(f"target '{spec}' sets {name}; give the number of threads with --threads")
+        if name == "mattr" and kind == "llvm":
+            raise SpecError(
+                f"target '{spec}' sets mattr, but which instruction sets the code uses follows from the CPU; name one "
+                "that has just these with -mcpu=NAME"
+            )
         if name not in _OPTIONS[kind] or not word.startswith("-"):
             raise SpecError(f"target {kind} has no option '{word}'; {did_you_mean(name, _OPTIONS[kind])}")
         if not value or name in options:
@@ -179,7 +185,12 @@ def parse_target_spec(spec: str) -> tuple[str, dict[str, str]]:
 
 
 def detect(
-    spec: str = "native", threads: int = 1, *, mcpu: str = "", toolchain: tuple[tuple[str, str], ...] | None = None
+    spec: str = "native",
+    threads: int = 1,
+    *,
+    mcpu: str = "",
+    features: Iterable[str] | None = None,
+    toolchain: tuple[tuple[str, str], ...] | None = None,
 ) -> Target:
     """The `Target` of a SPEC on this machine, without a compiler to ask.
 
@@ -191,16 +202,21 @@ def detect(
         Threads that the artefact uses.
     mcpu : str
         The compiler's name of this machine's CPU, where the caller knows it and `spec` does not say.
+    features : iterable of str, optional
+        What the CPU that `spec` names has, as LLVM or Linux spells it, where the caller can ask a compiler; those in
+        `netcut_fx.host.ISA_FEATURES` are kept. By default everything that this machine has, which is more than code
+        for a named older CPU may use: then a doubtful artefact is refused rather than run. No effect for ``cuda``.
     toolchain : tuple, optional
         `installed_versions` by default.
     """
     kind, options = parse_target_spec(spec)
     host = detect_host()
     name = options.get("arch", "") if kind == "cuda" else options.get("mcpu", mcpu)
-    # All of the host's instruction sets: more than a named older CPU may use, so a doubtful artefact is refused.
-    features = host.features if kind == "llvm" else ()
+    offered = host.features if features is None else isa_features(features)
     versions = installed_versions() if toolchain is None else toolchain
-    return Target(kind, name, host.arch, host.cpu_model, features, threads, versions, host.system)
+    return Target(
+        kind, name, host.arch, host.cpu_model, offered if kind == "llvm" else (), threads, versions, host.system
+    )
 
 
 def check_runs_here(target: Target, host: Host | None = None, *, strict: bool = True) -> None:

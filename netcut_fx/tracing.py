@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from netcut_fx.errors import TraceError
-from netcut_fx.graph import Spec, TensorSpec, TracedModule, spec_of
+from netcut_fx.graph import TensorSpec, TracedModule, spec_of
 
 _OPERATOR_NAMES = {operator.iadd: "add_", operator.isub: "sub_", operator.imul: "mul_", operator.itruediv: "div_"}
 
@@ -38,11 +38,19 @@ def trace(model: nn.Module, example_inputs: Tensor | Sequence[Tensor], *, name: 
     Raises
     ------
     TraceError
-        If control flow depends on values, an operation cannot be traced, or the example input does not fit.
+        If the model cannot be copied, control flow depends on values, an operation cannot be traced, or the example
+        input does not fit.
     """
     examples = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     label = name or type(model).__name__
-    own = copy.deepcopy(model).eval()
+    try:
+        own = copy.deepcopy(model).eval()
+    # Whatever the attributes of a model raise: locks and open files TypeError, tensors of a computation RuntimeError.
+    except Exception as error:
+        raise TraceError(
+            f"cannot copy {label}, which is traced as a copy: {_one_line(error)}; let it hold only what copy.deepcopy "
+            "can copy: no open files, locks or generators, and no tensors that belong to a computation (detach them)"
+        ) from error
     tracer = fx.Tracer()
     try:
         graph = tracer.trace(own)
@@ -69,7 +77,8 @@ def trace(model: nn.Module, example_inputs: Tensor | Sequence[Tensor], *, name: 
 def retrace(graph_module: fx.GraphModule, name: str, input_specs: Sequence[TensorSpec]) -> TracedModule:
     """Wrap an edited graph: new nodes get names, every node gets its spec again.
 
-    Nodes that have a ``qualname`` keep it. Shapes are propagated without computing anything.
+    Nodes that have a ``qualname`` keep it. The network runs once on zeros, on the device of its weights: for a small
+    input that takes less time than making a weightless copy to propagate shapes through, and works for every network.
     """
     graph_module.graph.lint()
     graph_module.recompile()
@@ -182,8 +191,3 @@ def _user_location(error: BaseException) -> str:
         return "unknown line"
     last = frames[-1]
     return f"{last.filename}:{last.lineno}: {(last.line or last.name).strip()}"
-
-
-def tensor_spec(spec: Spec) -> TensorSpec | None:
-    """The spec if it is one tensor's, else None."""
-    return spec if isinstance(spec, TensorSpec) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +10,20 @@ from torch import nn
 
 from cost_models import LatencyEstimate
 from netcut_fx.backends.base import Backend, CompiledModule, Progress
+from netcut_fx.bundle import check_replaceable
 from netcut_fx.data import Dataset, load_data
-from netcut_fx.errors import NetcutError
+from netcut_fx.delivery import BUNDLE, deliver
+from netcut_fx.errors import NetcutError, SpecError
 from netcut_fx.frontier import find_frontier
 from netcut_fx.graph import Frontier, TracedModule
-from netcut_fx.job import Job, Reporter
+from netcut_fx.job import Job
+from netcut_fx.job_values import Reporter
 from netcut_fx.job_options import RunOptions
 from netcut_fx.kernels import kernels
 from netcut_fx.latency import LatencyModel, kernels_of_cuts
 from netcut_fx.model_spec import load_model, recommended_normalize
-from netcut_fx.passes.cut import cut_nodes
 from netcut_fx.passes.head import HeadPass
 from netcut_fx.workspace import Workspace
-
-
-def cut(traced: TracedModule, frontier: Frontier | str, *, head: HeadPass | None = None) -> TracedModule:
-    """The network up to `frontier`, with its own copy of the weights, and `head` on it.
-
-    Parameters
-    ----------
-    traced : TracedModule
-        Stays as it is.
-    frontier : Frontier or str
-        Where to cut, or its name.
-    head : HeadPass, optional
-        Without one the crossing tensor (or a tuple of them) is the output.
-
-    Raises
-    ------
-    InvalidFrontier
-        If no cut is possible there; says why.
-    """
-    found = find_frontier(traced, frontier) if isinstance(frontier, str) else frontier
-    trunk = replace(cut_nodes(traced, found.nodes), name=f"{traced.name}@{found.name}")
-    return trunk if head is None else replace(head(trunk), name=trunk.name)
 
 
 def estimate(
@@ -180,8 +159,8 @@ def run(
     NetcutError
         One of its subclasses, each with what is wrong, where, and what to do. Finished stages are kept in `out`.
     """
-    from netcut_fx.delivery import deliver
-
+    if options is not None and fields:
+        raise SpecError(f"give either options or {', '.join(fields)}, not both: the options would win")
     chosen = options or RunOptions(**fields)
     module = load_model(model, weights) if isinstance(model, str) else model
     name = model if isinstance(model, str) else type(model).__name__
@@ -190,6 +169,7 @@ def run(
         data = load_data(data, input_size=input_size, normalize=normalize or guessed, seed=chosen.seed)
     holder = nullcontext(workspace) if workspace is not None else Workspace(out)
     with holder as space:
+        check_replaceable(space.folder / BUNDLE)
         job = Job(
             module,
             name,

@@ -53,6 +53,8 @@ class Workspace:
         self.folder = Path(folder).absolute()
         self._warn = _logger.warning if warn is None else warn
         self._stages = self.folder / "stages"
+        #: Checkpoints of retraining.
+        self.training = self.folder / "training"
         with report_storage_errors(f"use the folder {self.folder}", safe="what it holds is untouched"):
             self._stages.mkdir(parents=True, exist_ok=True)
             # Not a singleton: a second workspace on the folder in one process must be refused as well.
@@ -107,8 +109,11 @@ class Workspace:
         self.close()
 
     def _sweep(self) -> None:
-        """Delete what a killed run left unfinished; with the lock held, nobody is still writing it."""
-        for folder in (self.folder, self._stages):
+        """Delete what a killed run left unfinished; with the lock held, nobody is still writing it.
+
+        Every temporary file and folder of a run has a name that begins with `PARTIAL_PREFIX`.
+        """
+        for folder in (self.folder, self._stages, self.training):
             for path in folder.glob(f"{PARTIAL_PREFIX}*"):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 

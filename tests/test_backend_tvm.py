@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from netcut_fx.errors import BackendError, SpecError, TargetMismatch
+from netcut_fx.graph import TracedModule
 from netcut_fx.kernels import kernels
 from netcut_fx.latency import LatencyModel, samples_of_profile
 from netcut_fx.profiling import profile_network
@@ -21,7 +22,18 @@ pytest.importorskip("tvm")
 from netcut_fx.backends.tvm import TvmBackend
 from netcut_fx.backends.tvm.records import open_records, records_folder, set_aside_corrupt_lines
 
-NETWORKS = ("chain", "residual", "mobilenet", "dense", "inception", "squeeze_excite", "transformer")
+NETWORKS = (
+    "plain_chain",
+    "residual",
+    "inverted_residual",
+    "dense",
+    "inception",
+    "squeeze_excite",
+    "inplace_relu",
+    "functional",
+    "dead_branch",
+    "transformer",
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +50,12 @@ def tuned(backend: TvmBackend, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def traced(name: str) -> object:
+def traced(name: str) -> TracedModule:
     module, (example, *_) = ZOO[name]()
     return trace(module, example[:1], name=name)
 
 
-@pytest.mark.parametrize("name", [n for n in NETWORKS if n in ZOO])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_compiled_answers_are_those_of_torch(backend: TvmBackend, name: str) -> None:
     module, (example, *_) = ZOO[name]()
     compiled = backend.compile(trace(module, example[:1]))

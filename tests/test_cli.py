@@ -148,7 +148,7 @@ def test_unknown_target(tmp_path: Path) -> None:
 def test_unknown_model_data_and_frontier(tmp_path: Path) -> None:
     assert "zoo" in run_refused(tmp_path, model="tests/zoo.py:Residuel")
     assert "nowhere" in run_refused(tmp_path, data="nowhere")
-    assert "did you mean" in refused("cut", MODEL, "--at", "blockz.0", "--input-size", SIZE).lower()
+    assert "did you mean" in refused("cut", MODEL, "--at", "layr1.0", "--input-size", SIZE).lower()
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,8 @@ def test_a_second_run_reuses_every_stage_and_decides_the_same(tmp_path: Path) ->
     first = finish(tmp_path)
     second = finish(tmp_path)
     reused = {stage.name: stage.reused for stage in second.stages}
-    assert {name for name, used in reused.items() if used} >= {"features", "profile", f"retrain {first.chosen}"}
+    finished = {"features", "profile", f"measure {first.chosen}", f"retrain {first.chosen}"}
+    assert {name for name, used in reused.items() if used} >= finished - {f"measure {first.uncut.name}"}
     assert second.estimates == first.estimates
     assert second.calibration == first.calibration
     assert second.trained[first.chosen].traced.state_hash() == first.trained[first.chosen].traced.state_hash()
@@ -76,7 +78,7 @@ def test_where_a_measurement_breaks_the_deadline_the_next_candidate_is_taken(
             slow.append(False)
             return Measurement.of([factor])
 
-        def measure_interleaved(self, timers: list[Timer]) -> list[Measurement]:  # type: ignore[override]
+        def measure_interleaved(self, timers: Sequence[Timer]) -> list[Measurement]:
             return [Measurement.of([0.1 * bound]) for _ in timers]
 
     with Workspace(tmp_path / "b") as space:
@@ -90,6 +92,50 @@ def test_where_a_measurement_breaks_the_deadline_the_next_candidate_is_taken(
     assert "which breaks the deadline" in done.refused[name]
     assert done.chosen != name
     assert any(note.startswith(f"{name}: measured") for note in listener.notes)
+
+
+def test_where_only_the_final_measurement_breaks_the_deadline_the_reserve_is_retrained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock is replaced: the first candidate is fast when it is measured first, and slow when it is deployed."""
+    bound = finish(tmp_path / "a", shortlist=1).deadline_ms * 2
+    finals = [3.0 * bound, 0.1 * bound]
+
+    class Late(Stopwatch):
+        def measure_timer(self, timer: Timer) -> Measurement:
+            return Measurement.of([0.1 * bound])
+
+        def measure_interleaved(self, timers: Sequence[Timer]) -> list[Measurement]:
+            return [Measurement.of([0.5 * bound]) for _ in timers[1:]] + [Measurement.of([finals.pop(0)])]
+
+    with Workspace(tmp_path / "b") as space:
+        chosen = options(deadline_ms=bound, shortlist=1)
+        job = Job(residual(), "residual", digits(), chosen, EagerBackend(), space, Listener())
+        monkeypatch.setattr(netcut_fx.job, "Stopwatch", Late)
+        done = job.run()
+    (name,) = done.refused
+    assert "finally measured" in done.refused[name]
+    assert set(done.trained) == {name, done.chosen}
+    assert done.measured[done.chosen].ms <= done.deadline_ms < done.measured[name].ms
+
+
+def test_every_candidate_breaking_the_deadline_is_an_error_that_names_the_fastest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = finish(tmp_path / "a", shortlist=1).deadline_ms * 2
+
+    class Slow(Stopwatch):
+        def measure_timer(self, timer: Timer) -> Measurement:
+            return Measurement.of([3.0 * bound])
+
+    with Workspace(tmp_path / "b") as space:
+        chosen = options(deadline_ms=bound, shortlist=1)
+        job = Job(residual(), "residual", digits(), chosen, EagerBackend(), space, Listener())
+        monkeypatch.setattr(netcut_fx.job, "Stopwatch", Slow)
+        with pytest.raises(
+            DeadlineUnmet, match=r"every feasible candidate broke the deadline of .* the fastest, cut at"
+        ):
+            job.run()
 
 
 def test_a_deadline_below_the_smallest_candidate_says_what_is_reachable(tmp_path: Path) -> None:

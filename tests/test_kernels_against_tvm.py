@@ -2,85 +2,58 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 
-from cost_models.kernel import kernel_key
 from netcut_fx.frontier import frontiers
 from netcut_fx.graph import TracedModule
 from netcut_fx.kernels import kernels
-from netcut_fx.ops import normalise_op_name
-from netcut_fx.passes import CutPass, HeadPass, Pipeline, prepare_pipeline
+from netcut_fx.passes import CutPass, HeadPass, Pipeline
 from netcut_fx.tracing import trace
 from tests.fragments import FRAGMENTS, Applied
-from tests.zoo import ZOO
+from tests.zoo import ZOO, traced_zoo
 
-tvm = pytest.importorskip("tvm")
-relax = pytest.importorskip("tvm.relax")
+pytest.importorskip("tvm")
+from tvm import relax
 
+from netcut_fx.backends.tvm import TvmBackend
+from netcut_fx.backends.tvm.lower import lower
 
-def tvm_keys(traced: TracedModule) -> Counter[str]:
-    """Workloads of all kernel calls in ``main`` after TVM has lifted weights, fused, and made views of reshapes."""
-    from tvm.relax.frontend.torch import from_exported_program
-
-    transform = relax.transform
-    prepared = prepare_pipeline()(traced)
-    examples = tuple(torch.zeros(spec.shape, dtype=spec.dtype) for spec in prepared.input_specs)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exported = torch.export.export(prepared.graph_module, examples)
-        module = from_exported_program(exported, keep_params_as_input=True, unwrap_unit_return_tuple=True)
-    module, _ = relax.frontend.detach_params(module)
-    passes = [
-        transform.DecomposeOpsForInference(),
-        transform.CanonicalizeBindings(),
-        transform.LegalizeOps(),
-        transform.LiftTransformParams(),
-        transform.AnnotateTIROpPattern(),
-        transform.FoldConstant(),
-        transform.FuseOps(),
-        transform.FuseTIR(),
-        transform.DeadCodeElimination(),
-        transform.RewriteDataflowReshape(),
-    ]
-    with tvm.target.Target({"kind": "llvm", "mcpu": "core-avx2"}):
-        module = tvm.transform.Sequential(passes)(module)
-    return Counter(key for block in module["main"].body.blocks for b in block.bindings for key in key_of(b.value))
-
-
-def key_of(value: Any) -> list[str]:
-    """The key of a kernel call; nothing for views and for packing and unpacking of tuples."""
-    if not isinstance(value, relax.Call):
-        assert isinstance(value, relax.Var | relax.Tuple | relax.TupleGetItem), value
-        return []
-    if value.op.name == "relax.reshape":
-        return []
-    assert value.op.name == "relax.call_tir", value
-    out = value.ty_args[0]
-    outputs = list(out.fields) if hasattr(out, "fields") else [out]
-    inputs = tuple(shape(argument.ty) for argument in value.args[1].fields)
-    ops = normalise_op_name(str(value.args[0].name_hint))
-    return [kernel_key(ops, inputs, tuple(shape(o) for o in outputs), str(outputs[0].dtype))]
-
-
-def shape(tensor_type: Any) -> tuple[int, ...]:
-    return tuple(int(n) for n in tensor_type.shape)
+BACKEND = TvmBackend("llvm")
 
 
 def assert_same_kernels(traced: TracedModule) -> None:
-    ours, theirs = Counter(k.key for k in kernels(traced)), tvm_keys(traced)
+    ours = Counter(kernel.key for kernel in kernels(traced))
+    theirs = Counter(kernel.key for kernel in BACKEND.kernels(traced))
     assert ours, "a network without kernels proves nothing"
     assert (ours - theirs, theirs - ours) == (Counter(), Counter())
 
 
+def is_kernel(value: Any) -> bool:
+    """Whether a binding calls a kernel; anything but a view, packing or unpacking of tuples has to be one."""
+    if not isinstance(value, relax.Call):
+        assert isinstance(value, relax.Var | relax.Tuple | relax.TupleGetItem), value
+        return False
+    assert value.op.name in ("relax.reshape", "relax.call_tir"), value
+    return bool(value.op.name == "relax.call_tir")
+
+
 @pytest.mark.parametrize("name", ZOO)
 def test_networks(name: str) -> None:
-    module, examples = ZOO[name]()
-    assert_same_kernels(trace(module, examples))
+    assert_same_kernels(traced_zoo(name))
+
+
+@pytest.mark.parametrize("name", ["inception", "functional", "two_inputs", "dict_output", "transformer"])
+def test_the_compiler_lists_every_call_of_its_program(name: str) -> None:
+    """Else a call that it left out could be missing in our list as well, and both would agree."""
+    lowered = lower(traced_zoo(name), BACKEND.target)
+    bindings = [binding for block in lowered.module["main"].body.blocks for binding in block.bindings]
+    called = [str(b.value.args[0].name_hint) for b in bindings if is_kernel(b.value)]
+    assert called == [call.function for call in lowered.calls]
+    assert called == [kernel.name for kernel in BACKEND.kernels(traced_zoo(name))]
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
@@ -98,8 +71,7 @@ def test_efficientnet_lite() -> None:
 
 @pytest.mark.parametrize("name", ["inverted_residual", "dense", "transformer"])
 def test_a_cut_with_a_head(name: str) -> None:
-    module, examples = ZOO[name]()
-    traced = trace(module, examples)
+    traced = traced_zoo(name)
     found = frontiers(traced, max_width=4)
     cut = Pipeline((CutPass(at=found[len(found) // 2].name), HeadPass(classes=3)))(traced)
     assert_same_kernels(cut)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from scipy.stats import binom
 
 from netcut_fx.errors import NetcutError
 from netcut_fx.measure import Measurement, Stopwatch, python_timer
@@ -59,10 +60,27 @@ def test_median_interval_and_extremes() -> None:
     measured = Measurement.of([float(i) for i in range(1, 102)])
     assert measured.ms == 51.0
     assert (measured.min_ms, measured.max_ms) == (1.0, 101.0)
-    assert measured.low_ms == pytest.approx(41.0, abs=1.0)
-    assert measured.high_ms == pytest.approx(62.0, abs=1.0)
+    assert (measured.low_ms, measured.high_ms) == (41.0, 61.0)
     assert Measurement.from_json(measured.to_json()) == measured
     assert str(Measurement.of([2.0])) == "2.000 ms [2.000, 2.000] (1 rounds of 1)"
+
+
+@pytest.mark.parametrize(
+    ("rounds", "low", "high"), [(1, 1, 1), (5, 1, 5), (6, 1, 6), (9, 2, 8), (15, 4, 12), (21, 6, 16)]
+)
+def test_the_interval_of_the_median_is_symmetric(rounds: int, low: int, high: int) -> None:
+    measured = Measurement.of([float(i) for i in range(rounds, 0, -1)])
+    assert (measured.low_ms, measured.high_ms) == (low, high)
+
+
+@pytest.mark.parametrize("rounds", range(6, 120))
+def test_the_interval_is_the_narrowest_that_covers_the_median_with_95_percent(rounds: int) -> None:
+    measured = Measurement.of([float(i + 1) for i in range(rounds)])
+    below, above = int(measured.low_ms) - 1, rounds - int(measured.high_ms)
+    assert below == above
+    # scipy's binomial distribution as the oracle: the median is missed where at most `below` samples are on one side.
+    assert 2 * binom.cdf(below, rounds, 0.5) <= 0.05
+    assert 2 * binom.cdf(below + 1, rounds, 0.5) > 0.05
 
 
 @pytest.mark.parametrize("samples", [[], [0.0], [float("nan")], [1.0, -1.0]])

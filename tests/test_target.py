@@ -157,11 +157,7 @@ def test_json_without_a_field(field: str):
         ("llvm", "llvm", {}),
         ("llvm -mcpu=native", "llvm", {}),
         ("llvm -mcpu=znver4", "llvm", {"mcpu": "znver4"}),
-        (
-            "  llvm   --mcpu=skylake-avx512  -mattr=+avx2,+fma",
-            "llvm",
-            {"mcpu": "skylake-avx512", "mattr": "+avx2,+fma"},
-        ),
+        ("  llvm   --mcpu=skylake-avx512 ", "llvm", {"mcpu": "skylake-avx512"}),
         ("cuda", "cuda", {}),
         ("cuda -arch=sm_90", "cuda", {"arch": "sm_90"}),
     ],
@@ -184,6 +180,12 @@ def test_target_specs(spec: str, kind: str, options: dict):
             "option -mcpu in target 'llvm -mcpu=a -mcpu=b' needs exactly one value; write -mcpu=NAME once",
         ),
         ("llvm -num-cores=2", "target 'llvm -num-cores=2' sets num-cores; give the number of threads with --threads"),
+        (
+            "llvm -mcpu=znver4 -mattr=+avx2,+fma",
+            "target 'llvm -mcpu=znver4 -mattr=+avx2,+fma' sets mattr, but which instruction sets the code uses follows "
+            "from the CPU; name one that has just these with -mcpu=NAME",
+        ),
+        ("cuda -mattr=+x", "target cuda has no option '-mattr=+x'; there is: arch"),
         ("llvm 'x", "cannot read target 'llvm 'x' (No closing quotation); write for instance 'llvm -mcpu=znver4'"),
     ],
 )
@@ -201,6 +203,18 @@ def test_detect_takes_this_machine():
     assert detect("llvm -mcpu=znver3", 1, mcpu="znver4").mcpu == "znver3"
     assert detect("cuda -arch=sm_90", 1).mcpu == "sm_90"
     check_runs_here(target)
+
+
+def test_code_for_a_named_cpu_asks_for_what_that_cpu_has():
+    old = detect("llvm -mcpu=nehalem", 1, features=["sse4.2", "popcnt", "64bit", "fast-hops", "sse4.2"])
+    assert (old.mcpu, old.features) == ("nehalem", ("popcnt", "sse4_2"))
+    small = replace(detect_host(), features=old.features)
+    check_runs_here(old, small)
+    with pytest.raises(TargetMismatch, match=r"may use the CPU features avx, which this machine .* lacks"):
+        check_runs_here(detect("llvm -mcpu=sandybridge", 1, features=["popcnt", "sse4.2", "avx"]), small)
+    assert detect("llvm -mcpu=x86-64", 1, features=[]).features == ()
+    assert detect("llvm -mcpu=nehalem", 1).features == detect_host().features
+    assert detect("cuda", 1, features=["avx"]).features == ()
 
 
 def test_versions_of_installed_packages():

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from netcut_fx.atomic_files import atomic_write, put_folder_in_place
+from netcut_fx.atomic_files import PARTIAL_PREFIX, atomic_write, put_folder_in_place
 from netcut_fx.canonical_json import canonical_json
 from netcut_fx.errors import Busy, NetcutError, SpecError
 from netcut_fx.workspace import Stage, Workspace
@@ -31,6 +31,23 @@ with Workspace(sys.argv[1]) as workspace:
         print("in the middle", flush=True)
         time.sleep(600)
     stage.save_folder(endless)
+"""
+
+# Killed when all bytes are written but the file does not have its name yet.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from netcut_fx.workspace import Workspace
+workspace = Workspace(sys.argv[2])
+os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[1] == "checkpoint":
+    import torch
+    from netcut_fx.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
+    path = checkpoint_path(workspace.training, "k" * 64)
+    save_checkpoint(path, Checkpoint("k" * 64, {}, {"weight": torch.zeros(3)}))
+else:
+    from netcut_fx.report import write_report
+    write_report({}, workspace.folder / "report.html")
 """
 
 
@@ -122,6 +139,19 @@ def test_arrays_come_back_bit_for_bit(workspace: Workspace):
     for name, array in arrays.items():
         assert loaded[name].dtype == array.dtype
         np.testing.assert_array_equal(loaded[name], array)
+
+
+def test_any_name_of_an_array_comes_back(workspace: Workspace):
+    names = ["file", "self", "args", "allow_pickle", "header", "array1", "array0", "__stage__", "", "a/b", "../c"]
+    names += ["x.npy", "with space", "ü\u2028", "a\0b", "\ud800", "n" * 70_000]
+    stage = workspace.stage("features", KEY)
+    stage.save_arrays({name: np.array([i]) for i, name in enumerate(names)})
+    loaded = stage.load_arrays()
+    assert loaded is not None
+    assert list(loaded) == names
+    assert [int(array[0]) for array in loaded.values()] == list(range(len(names)))
+    stage.save_arrays({})
+    assert stage.load_arrays() == {}
 
 
 def test_arrays_of_objects_are_refused(workspace: Workspace):
@@ -287,6 +317,24 @@ def test_a_killed_run_leaves_finished_stages_no_lock_and_no_halves(tmp_path: Pat
         assert workspace.stage("first", {"a": 1}).load() == {"done": True}
         assert workspace.stage("second", {"a": 1}).load_folder() is None
         assert not list((tmp_path / "stages").glob(".part-*"))
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "report"])
+def test_a_run_killed_while_it_writes_leaves_nothing_behind(tmp_path: Path, what: str):
+    killed = subprocess.run([sys.executable, "-c", KILLED, what, str(tmp_path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    folder = tmp_path / "training" if what == "checkpoint" else tmp_path
+    (half,) = folder.glob(".part-*")
+    assert half.stat().st_size > 0
+    scratch = tmp_path / f"{PARTIAL_PREFIX}scratch"
+    (scratch / "deep").mkdir(parents=True)
+    kept = [tmp_path / "notes.part", tmp_path / "tmp-of-the-user", folder / "retrain-0.safetensors"]
+    for path in kept:
+        path.write_text("keep")
+    with Workspace(tmp_path):
+        assert not half.exists()
+        assert not scratch.exists()
+        assert [path.read_text() for path in kept] == ["keep"] * 3
 
 
 def test_a_lock_that_outlives_its_process_says_so(tmp_path: Path):

@@ -124,7 +124,7 @@ class Backend(Protocol):
         ...
 
     def tune(
-        self, traced: TracedModule, *, trials: int, database: Path, progress: Progress | None = None
+        self, traced: TracedModule, *, trials: int, database: Path, seed: int = 0, progress: Progress | None = None
     ) -> TuneReport:
         """Search for schedules; records go to `database` as they come, those that are there are used."""
         ...

@@ -10,6 +10,9 @@ import typer
 from netcut_fx import __version__
 from netcut_fx.cli import costs, graphs, jobs
 
+# Wrong usage of any kind: typer bundles click and exports no name for it.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+
 app = typer.Typer(
     name="netcut",
     help="Trim a pretrained network until it answers before a deadline, and compile it with TVM.",
@@ -40,15 +43,28 @@ def main() -> None:
     from cost_models import CalibrationError
     from netcut_fx.errors import NetcutError
 
+    status: object = 0
     try:
-        app()
+        status = app(standalone_mode=False)
+    except typer.Abort:
+        sys.exit(130)
+    except _USAGE_ERROR as error:
+        if len(sys.argv) == 1:  # without arguments the message is the help, printed already
+            sys.exit(2)
+        message = getattr(error, "format_message", error.__str__)()
+        _fail(f"{message.rstrip('.')}; {' '.join(('netcut', *sys.argv[1:2]))} --help lists what there is")
     except (NetcutError, CalibrationError) as error:
         _fail(str(error))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        _fail(f"cannot read or write{where} ({error.strerror or error}); check path, permissions and free space")
     except MemoryError:
         _fail("out of memory; use smaller images, fewer of them (?limit=N), or a smaller network")
+    if isinstance(status, int):
+        sys.exit(status)
 
 
 def _fail(message: str) -> None:

@@ -82,7 +82,7 @@ def percent(value: float | None) -> str:
 
 def candidates_table(result: dict[str, Any]) -> Table:
     """All frontiers of a finished run."""
-    table = Table(title=f"{result['model']} on {result['data']}, deadline {result['deadline_ms']:.3f} ms", expand=False)
+    table = Table(title=escape(f"{result['model']} on {result['data']}, deadline {result['deadline_ms']:.3f} ms"))
     table.add_column("frontier", no_wrap=True)
     for column in ("MFLOPs", "predicted ms", "interval", "measured ms", "quick val.", "val.", "test"):
         table.add_column(column, justify="right")

@@ -40,6 +40,7 @@ def estimate(
     from cost_models import Calibration
     from netcut_fx import verbs
     from netcut_fx.cli.console import ConsoleReporter, ms
+    from netcut_fx.cutting import cut
     from netcut_fx.frontier import deepest_frontier, require_frontiers
     from netcut_fx.job_options import Granularity
     from netcut_fx.latency import LatencyModel, kernels_of_cuts
@@ -55,7 +56,7 @@ def estimate(
     if calibration is not None and calibration.exists():
         evidence = Calibration.load(calibration, fingerprint=backend.target.fingerprint())
     else:
-        whole = verbs.cut(traced, uncut, head=new_head)
+        whole = cut(traced, uncut, head=new_head)
         with ConsoleReporter() as reporter:
             if trials:
                 reporter.stage("tune")
@@ -80,7 +81,7 @@ def estimate(
     if as_json:
         opt.print_json({"model": model, "target": backend.target.to_json(), "estimates": rows})
         return
-    table = Table(title=f"{model} on {backend.target}")
+    table = Table(title=escape(f"{model} on {backend.target}"))
     for column in ("frontier", "predicted ms", "interval", *(("rests on",) if explain else ())):
         table.add_column(column, justify="left" if column in ("frontier", "rests on") else "right")
     for row in rows:
@@ -102,7 +103,7 @@ def compile(
     head: opt.Head = "netcut",
     weights: opt.Weights = None,
     input_size: opt.InputSize = None,
-    normalize: Annotated[str, typer.Option(help="as for run; stored for the runtime")] = "imagenet",
+    normalize: Annotated[str | None, typer.Option(help="as for run; stored for the runtime")] = None,
     target: opt.Target = "native",
     threads: opt.Threads = 1,
     trials: opt.Trials = 24,
@@ -114,19 +115,21 @@ def compile(
     import tempfile
 
     from netcut_fx import verbs
-    from netcut_fx.bundle import write_bundle
+    from netcut_fx.bundle import check_replaceable, write_bundle
     from netcut_fx.cli.console import ConsoleReporter
+    from netcut_fx.cutting import cut
     from netcut_fx.errors import SpecError
     from netcut_fx.graph import TensorSpec
     from netcut_fx.manifest import Manifest
     from netcut_fx.measure import Stopwatch
+    from netcut_fx.model_spec import recommended_normalize
     from netcut_fx.passes.head import HeadPass
     from netcut_fx.preprocess import Preprocess
 
     network = traced_model(model, weights, input_size)
     if at is not None:
         new_head = None if classes is None else HeadPass(classes, cast("HeadKind", head))
-        network = verbs.cut(network, at, head=new_head)
+        network = cut(network, at, head=new_head)
     elif classes is not None:
         raise SpecError("--classes puts a new head on a cut; give --at as well")
     spec, answer = network.input_specs[0], network.output.meta["spec"]
@@ -135,6 +138,8 @@ def compile(
             f"a bundle serves classes (1, N), but {network.name} returns {answer}; put a head on it with --classes"
         )
     height, width = spec.shape[2:]
+    preprocess = Preprocess.named((height, width), normalize or recommended_normalize(model) or "imagenet")
+    check_replaceable(out.absolute())
     backend = verbs.tvm_backend(target, threads)
     with ConsoleReporter() as reporter:
         if trials:
@@ -153,7 +158,7 @@ def compile(
             manifest = Manifest(
                 name=network.name,
                 target=backend.target,
-                preprocess=Preprocess.named((height, width), normalize),
+                preprocess=preprocess,
                 labels=tuple(str(i) for i in range(answer.shape[1])),
                 input_shape=spec.shape,
                 output_shape=answer.shape,

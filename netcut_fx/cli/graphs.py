@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -57,7 +58,7 @@ def frontiers(
     if as_json:
         opt.print_json({"model": model, "frontiers": rows})
         return
-    table = Table(title=f"{model}: {len(rows)} frontiers")
+    table = Table(title=escape(f"{model}: {len(rows)} frontiers"))
     table.add_column("frontier")
     for column in ("shape", "width", "params kept", "params removed", "MFLOPs kept"):
         table.add_column(column, justify="right")
@@ -86,19 +87,22 @@ def cut(
     """Cut MODEL at a frontier and print what is left."""
     import torch
 
-    from netcut_fx import verbs
-    from netcut_fx.atomic_files import report_storage_errors
+    from netcut_fx import cutting
+    from netcut_fx.atomic_files import atomic_write, report_storage_errors
     from netcut_fx.passes.head import HeadKind, HeadPass
     from netcut_fx.text import to_text
 
     traced = traced_model(model, weights, input_size)
     new_head = None if classes is None else HeadPass(classes, cast("HeadKind", head))
-    trn = verbs.cut(traced, at, head=new_head)
+    trn = cutting.cut(traced, at, head=new_head)
     if out is not None:
         examples = tuple(torch.zeros(spec.shape, dtype=spec.dtype) for spec in trn.input_specs)
         with report_storage_errors(f"write {out}", safe="nothing else was changed"):
             out.parent.mkdir(parents=True, exist_ok=True)
-            torch.export.save(torch.export.export(trn.graph_module, examples), out)
+            # Torch's own writer aborts the process where the disk is full, so it writes to memory.
+            program = io.BytesIO()
+            torch.export.save(torch.export.export(trn.graph_module, examples), program)
+            atomic_write(out, program.getvalue())
     if as_json:
         params = sum(p.numel() for p in trn.graph_module.parameters())
         opt.print_json(
@@ -119,21 +123,24 @@ def opt_(
     as_json: opt.AsJson = False,
 ) -> None:
     """Run graph passes over MODEL and print the result in text form."""
+    from netcut_fx.instruments import Dump, Timing
     from netcut_fx.passes.registry import parse_pipeline
     from netcut_fx.text import to_text
 
     pipeline = parse_pipeline(passes)
     traced = traced_model(model, weights, input_size)
-    steps = [("input", to_text(traced))]
-    for step in pipeline.passes:
-        traced = step(traced)
-        steps.append((str(step.name), to_text(traced)))
+    texts: list[str] = []
+    timing = Timing()
+    rewritten = pipeline.observed_by(Dump(texts.append), timing)(traced)
     if as_json:
-        opt.print_json({"model": model, "steps": [{"pass": name, "text": text} for name, text in steps]})
+        seconds = [None, *(s for _, s in timing.rows)]
+        names = ["input", *(name for name, _ in timing.rows)]
+        rows = [{"pass": n, "seconds": s, "text": t} for n, s, t in zip(names, seconds, texts, strict=True)]
+        opt.print_json({"model": model, "steps": rows})
     elif print_ir:
-        print("\n\n".join(f"# {name}\n{text}" for name, text in steps))
+        print("\n\n".join(texts))
     else:
-        print(steps[-1][1])
+        print(to_text(rewritten))
 
 
 def passes(as_json: opt.AsJson = False) -> None:

@@ -32,7 +32,7 @@ def run(
     max_width: opt.MaxWidth = 1,
     head: opt.Head = "netcut",
     shortlist: Annotated[int, typer.Option(help="candidates that are retrained in full")] = 2,
-    epochs: Annotated[int, typer.Option(help="most epochs of fine-tuning per candidate")] = 10,
+    epochs: Annotated[int, typer.Option(help="most epochs of fine-tuning per candidate")] = 8,
     seed: Annotated[int, typer.Option(help="of splits, heads, training and search")] = 0,
     out: Annotated[Path, typer.Option(help="folder for bundle, report, result.json and reusable work")] = Path(
         "build/run"
@@ -57,7 +57,7 @@ def run(
         max_width=max_width,
         head=cast("HeadKind", head),
         shortlist=shortlist,
-        retrain=RetrainOptions(epochs=epochs, seed=seed),
+        retrain=RetrainOptions(epochs=epochs),
         seed=seed,
     )
     with ConsoleReporter() as reporter, Workspace(out, warn=reporter.note) as workspace:
@@ -89,6 +89,7 @@ def report(
     as_json: opt.AsJson = False,
 ) -> None:
     """Write the HTML report of a finished run again."""
+    from netcut_fx.atomic_files import report_storage_errors
     from netcut_fx.errors import SpecError
     from netcut_fx.report import write_accuracy_latency_svg, write_report
 
@@ -103,9 +104,10 @@ def report(
             f"{result} is not the result of a run (no candidates); give the result.json that netcut run wrote"
         )
     found = cast("dict[str, Any]", loaded)
-    write_report(found, out)
-    if picture is not None:
-        write_accuracy_latency_svg(found, picture)
+    with report_storage_errors("write the report", safe="the result is untouched"):
+        write_report(found, out)
+        if picture is not None:
+            write_accuracy_latency_svg(found, picture)
     if as_json:
         opt.print_json({"report": str(out), "picture": None if picture is None else str(picture)})
     else:

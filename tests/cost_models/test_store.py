@@ -25,11 +25,6 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["host.json"]
 
 
-def test_a_new_measurement_replaces_the_old_one() -> None:
-    merged = calibration().merged_with([KernelSample.of(KERNEL, [9.0])])
-    assert [s.ms for s in merged.samples] == [9.0]
-
-
 def test_a_foreign_calibration_is_refused(tmp_path: Path) -> None:
     calibration().save(tmp_path / "c.json")
     with pytest.raises(

@@ -18,9 +18,6 @@ from netcut_fx.errors import BackendError
 from netcut_fx.measure import Stopwatch, Timer
 from netcut_fx.target import Target
 
-#: What layout rewriting appends to the name of a function whose weights it packed.
-_PACKED = "_prepacked"
-
 
 class TvmModule:
     """A network compiled by TVM; see `netcut_fx.backends.base.CompiledModule`."""
@@ -132,6 +129,8 @@ class TvmModule:
         }
         try:
             self._executable.export_library(str(files["library"]))
+        except OSError:
+            raise
         except Exception as error:
             raise BackendError(
                 f"cannot link {files['library']}: {' '.join(str(error).split())[:200]}; is g++ installed?"

@@ -79,18 +79,19 @@ def resolve_target(spec: str = "native", threads: int = 1) -> Target:
     host = detect_host()
     kind, options = parse_target_spec(spec)
     if kind != "llvm":
-        _require_device(kind)
-        return detect(spec, threads, toolchain=toolchain_versions())
+        raise SpecError(
+            f"target {kind} cannot be measured and served by this version yet; use native or 'llvm -mcpu=NAME'"
+        )
     if not 1 <= threads <= host.cores:
         raise SpecError(f"threads must be between 1 and the {host.cores} cores of this machine, got {threads}")
     native = str(llvm_get_system_cpu())
     mcpu = options.get("mcpu", native)
-    known = [str(name) for name in llvm_get_cpu_archlist(_tvm_target("llvm", native, threads))]
+    known = [str(name) for name in llvm_get_cpu_archlist(_llvm_target(native, threads))]
     if mcpu not in known:
         raise SpecError(f"unknown CPU {mcpu!r} in target {spec!r}; LLVM knows {', '.join(sorted(known))}")
     if mcpu != native:
-        wanted = {str(f) for f in llvm_get_cpu_features(_tvm_target("llvm", mcpu, threads))}
-        offered = {str(f) for f in llvm_get_cpu_features(_tvm_target("llvm", native, threads))}
+        wanted = {str(f) for f in llvm_get_cpu_features(_llvm_target(mcpu, threads))}
+        offered = {str(f) for f in llvm_get_cpu_features(_llvm_target(native, threads))}
         missing = sorted(f for f in wanted - offered if not f.startswith(("fast-", "slow-", "false-", "prefer-")))
         isa = [f for f in missing if f.startswith(("avx", "sse", "fma", "amx", "neon", "sve", "f16"))]
         if isa:
@@ -103,20 +104,11 @@ def resolve_target(spec: str = "native", threads: int = 1) -> Target:
 
 def tvm_target(target: Target) -> Any:
     """`target` in TVM's own words."""
-    return _tvm_target(target.kind, target.mcpu, target.threads)
+    return _llvm_target(target.mcpu, target.threads)
 
 
-def _tvm_target(kind: str, mcpu: str, threads: int) -> Any:
-    tvm = import_tvm()
-    if kind == "llvm":
-        return tvm.target.Target({"kind": "llvm", "mcpu": mcpu, "num-cores": threads})
-    return tvm.target.Target({"kind": kind, "arch": mcpu} if mcpu else {"kind": kind})
-
-
-def _require_device(kind: str) -> None:
-    tvm = import_tvm()
-    if not tvm.runtime.enabled(kind) or not tvm.device(kind, 0).exist:
-        raise TargetMismatch(f"target {kind} needs a device of that kind and a TVM built for it; this machine has none")
+def _llvm_target(mcpu: str, threads: int) -> Any:
+    return import_tvm().target.Target({"kind": "llvm", "mcpu": mcpu, "num-cores": threads})
 
 
 def limit_threads(threads: int) -> None:
