@@ -17,8 +17,8 @@ from netcut_fx.errors import NetcutError, SpecError
 from netcut_fx.frontier import find_frontier
 from netcut_fx.graph import Frontier, TracedModule
 from netcut_fx.job import Job
-from netcut_fx.job_values import Reporter
 from netcut_fx.job_options import RunOptions
+from netcut_fx.job_values import Reporter
 from netcut_fx.kernels import kernels
 from netcut_fx.latency import LatencyModel, kernels_of_cuts
 from netcut_fx.model_spec import load_model, recommended_normalize

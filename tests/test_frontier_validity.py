@@ -121,7 +121,9 @@ def test_unknown_names_say_what_may_have_been_meant() -> None:
     assert str(refused.value) == (
         "no node or module 'layer9.1' in residual; did you mean 'layer2.1' or 'layer1.1' or 'layer1'?"
     )
-    with pytest.raises(InvalidFrontier, match=r"^no node or module 'zzzz' in residual; list the names with netcut frontiers"):
+    with pytest.raises(
+        InvalidFrontier, match=r"^no node or module 'zzzz' in residual; list the names with netcut frontiers"
+    ):
         find_frontier(traced_zoo("residual"), "zzzz")
 
 
