@@ -19,6 +19,7 @@ from torch import nn
 
 from cost_models import Calibration
 from netcut_fx.backends.base import Backend, CompiledModule, Progress
+from netcut_fx.code_version import sources_digest
 from netcut_fx.cutting import cut
 from netcut_fx.data import Dataset
 from netcut_fx.decision import Validated, choose, rank_retrained
@@ -38,8 +39,12 @@ from netcut_fx.text import to_text
 from netcut_fx.tracing import trace
 from netcut_fx.workspace import Workspace
 
-#: Raise when the meaning of a stored stage changes.
-_STAGES_VERSION = 1
+#: Code that decides what the stored stages hold: an edit makes old results belong to another run.
+_FEATURE_SOURCES = ("features.py", "layout.py", "tracing.py", "preprocess.py", "data.py", "passes/head.py")
+_TIMING_SOURCES = (
+    *("measure.py", "profiling.py", "backends/tvm/lower.py", "backends/tvm/module.py", "backends/tvm/tune_worker.py"),
+    *("passes/fold_batch_norm.py", "passes/simplify.py"),
+)
 
 
 class Job:
@@ -73,7 +78,8 @@ class Job:
             raise TraceError(f"tracing changed the weights of {name}; report this with the model")
         self.head = HeadPass(dataset.class_count, options.head, options.hidden, options.seed)
         self.network_key = {
-            "version": _STAGES_VERSION,
+            "code": sources_digest(_FEATURE_SOURCES),
+            "torch": torch.__version__,
             "graph": to_text(self.traced),
             "weights": self.traced.state_hash(),
             "data": dataset.digest,
@@ -82,6 +88,7 @@ class Job:
         }
         self.target_key = {
             **self.network_key,
+            "timing_code": sources_digest(_TIMING_SOURCES),
             "target": backend.target.fingerprint(),
             "trials": options.trials,
             "head": [options.head, *options.hidden],
@@ -253,7 +260,7 @@ class Job:
                 self.trn(frontier),
                 self.dataset,
                 options=replace(self.options.retrain, seed=self.options.seed),
-                checkpoint_dir=self.workspace.folder / "training",
+                checkpoint_dir=self.workspace.training,
                 features=features,
                 progress=lambda record: self.reporter.progress(
                     int(record.get("epoch", 0)), self.options.retrain.epochs, _training_line(record)

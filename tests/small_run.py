@@ -11,8 +11,8 @@ from torch import nn
 from netcut_fx.backends.eager import EagerBackend
 from netcut_fx.data import Dataset, load_data
 from netcut_fx.job import Job
-from netcut_fx.job_values import Finished
 from netcut_fx.job_options import RunOptions
+from netcut_fx.job_values import Finished
 from netcut_fx.retraining_options import RetrainOptions
 from netcut_fx.verbs import Silent
 from netcut_fx.workspace import Workspace

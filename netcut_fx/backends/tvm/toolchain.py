@@ -10,7 +10,7 @@ import types
 from typing import Any
 
 from netcut_fx.errors import BackendError, SpecError, TargetMismatch
-from netcut_fx.host import detect_host
+from netcut_fx.host import detect_host, isa_features
 from netcut_fx.target import Target, detect, installed_versions, parse_target_spec
 
 #: apache-tvm-ffi releases whose MetaSchedule mutators crash when they are initialised.
@@ -89,17 +89,18 @@ def resolve_target(spec: str = "native", threads: int = 1) -> Target:
     known = [str(name) for name in llvm_get_cpu_archlist(_llvm_target(native, threads))]
     if mcpu not in known:
         raise SpecError(f"unknown CPU {mcpu!r} in target {spec!r}; LLVM knows {', '.join(sorted(known))}")
-    if mcpu != native:
-        wanted = {str(f) for f in llvm_get_cpu_features(_llvm_target(mcpu, threads))}
-        offered = {str(f) for f in llvm_get_cpu_features(_llvm_target(native, threads))}
-        missing = sorted(f for f in wanted - offered if not f.startswith(("fast-", "slow-", "false-", "prefer-")))
-        isa = [f for f in missing if f.startswith(("avx", "sse", "fma", "amx", "neon", "sve", "f16"))]
-        if isa:
-            raise TargetMismatch(
-                f"this machine ({host.cpu_model}, {native}) cannot run code for {mcpu}: it lacks {', '.join(isa)}; "
-                "use --target native, or run on the device itself"
-            )
-    return detect(spec, threads, mcpu=native, toolchain=toolchain_versions())
+
+    def offered_by(name: str) -> list[str]:
+        return list(isa_features(str(f) for f in llvm_get_cpu_features(_llvm_target(name, threads))))
+
+    missing = sorted(set(offered_by(mcpu)) - set(offered_by(native)))
+    if missing:
+        raise TargetMismatch(
+            f"this machine ({host.cpu_model}, {native}) cannot run code for {mcpu}: it lacks {', '.join(missing)}; use "
+            "--target native, or run on the device itself"
+        )
+    features = None if mcpu == native else offered_by(mcpu)
+    return detect(spec, threads, mcpu=native, features=features, toolchain=toolchain_versions())
 
 
 def tvm_target(target: Target) -> Any:
