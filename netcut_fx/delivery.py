@@ -51,7 +51,7 @@ def deliver(job: Finished, folder: Path, reporter: Reporter) -> dict[str, Any]:
     """
     reporter.stage("bundle")
     bundle, report = folder / BUNDLE, folder / "report.html"
-    safe = "finished stages are safe; free some space and run the same command again"
+    safe = "finished stages are safe"
     with report_storage_errors(f"deliver to {folder}", safe=safe), partial_folder(folder) as scratch:
         files = job.compiled.save(scratch)
         manifest = _manifest(job)

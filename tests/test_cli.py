@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import shlex
 import shutil
 import subprocess
@@ -75,7 +76,11 @@ def test_opt_prints_every_step() -> None:
     done = netcut("opt", MODEL, "--input-size", SIZE, "--passes", passes, "--print-ir")
     assert done.returncode == 0, done.stderr
     titles = [line[2:] for line in done.stdout.splitlines() if line.startswith("# ")]
-    assert titles == ["input", *passes.split(",")]
+    assert titles == ["before fold-batch-norm", *(f"after {name}" for name in passes.split(","))]
+    answer = json.loads(netcut("opt", MODEL, "--input-size", SIZE, "--passes", passes, "--json").stdout)
+    assert [step["pass"] for step in answer["steps"]] == ["input", *passes.split(",")]
+    assert answer["steps"][0]["seconds"] is None
+    assert answer["steps"][-1]["text"].strip() in done.stdout
 
 
 def test_cut_writes_a_program_that_answers(tmp_path: Path) -> None:
@@ -165,12 +170,24 @@ def test_unknown_model_data_and_frontier(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("/dev/full is not there")
+    """No file may grow beyond 10 kB, as on a disk that is nearly full; what was there before stays."""
     out = tmp_path / "trn.pt2"
-    out.symlink_to("/dev/full")
-    rows = json.loads(netcut("frontiers", MODEL, "--input-size", SIZE, "--json").stdout)["frontiers"]
-    assert "write" in refused("cut", MODEL, "--at", rows[0]["name"], "--input-size", SIZE, "--out", str(out))
+    out.write_text("an older one")
+    done = subprocess.run(
+        [NETCUT, "cut", MODEL, "--at", "layer1.0", "--input-size", SIZE, "--out", str(out)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        f"error: cannot write {out}: no space left on the device; nothing else was changed. Free space and run it again"
+    )
+    assert "Traceback" not in done.stderr
+    assert out.read_text() == "an older one"
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_report_of_something_else(tmp_path: Path) -> None:
@@ -183,18 +200,28 @@ def test_unknown_pass() -> None:
     assert line.startswith("error: there is no pass 'fold-batchnorm' (did you mean 'fold-batch-norm'?); passes: ")
 
 
-NO_TRUNK = "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 4))\n"
-
-
-def test_model_without_a_valid_frontier(tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text(NO_TRUNK)
+@pytest.mark.parametrize(
+    ("layers", "listed", "run"),
+    [
+        # The flattened image itself could be kept: a cut, but none where a block ends.
+        (
+            "Flatten(), n.Linear(3072, 4)",
+            "has no block frontier of width up to 1; use granularity='node'",
+            "has no block frontier of width up to 1; use granularity='node'",
+        ),
+        (
+            "Conv2d(3, 4, 32), n.Flatten()",
+            "has no block frontier of width up to 1; the network has no point where a trunk could end",
+            "has no frontier where one tensor crosses; look at wider ones with max_width, or restructure its forward "
+            "so that one tensor carries the features",
+        ),
+    ],
+)
+def test_model_without_a_valid_frontier(tmp_path: Path, layers: str, listed: str, run: str) -> None:
+    (tmp_path / "net.py").write_text(f"import torch.nn as n\ndef net():\n    return n.Sequential(n.{layers})\n")
     spec = f"{tmp_path}/net.py:net"
-    assert refused("frontiers", spec, "--input-size", SIZE) == (
-        f"error: {spec} has no block frontier of width up to 1; the network has no point where a trunk could end"
-    )
-    line = run_refused(tmp_path, model=spec)
-    assert line.startswith(f"error: {spec} has no ")
-    assert "frontier" in line
+    assert refused("frontiers", spec, "--input-size", SIZE) == f"error: {spec} {listed}"
+    assert run_refused(tmp_path, model=spec) == f"error: {spec} {run}"
 
 
 # The command that `make demo` runs.
@@ -377,7 +404,8 @@ def test_a_deadline_below_the_smallest_network_says_what_is_reachable(tmp_path: 
     line = run_refused(tmp_path, **{"deadline-ms": "0.0001", "trials": "0"})
     found = re.fullmatch(
         r"error: no trimmed network meets 0\.0001 ms: the smallest, cut at layer1\.0, is predicted to take "
-        r"(\d+\.\d+) ms; allow at least that, use --granularity kernel for earlier cuts, or start from a smaller network",
+        r"(\d+\.\d+) ms; allow at least that, use --granularity kernel for earlier cuts, or start from a "
+        r"smaller network",
         line,
     )
     assert found, line

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-import typer
+try:
+    import typer
+except ImportError:
+    sys.exit("error: the netcut command needs more than the runtime; install it with: pip install 'netcut-fx[build]'")
 
 from netcut_fx import __version__
 from netcut_fx.cli import costs, graphs, jobs
