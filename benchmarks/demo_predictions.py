@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.machine import machine
 from netcut_fx.backends.tvm import TvmBackend
+from netcut_fx.cutting import cut
 from netcut_fx.frontier import deepest_frontier, require_frontiers
 from netcut_fx.latency import LatencyModel, kernels_of_cuts
 from netcut_fx.measure import Stopwatch
@@ -24,7 +25,6 @@ from netcut_fx.model_spec import load_model
 from netcut_fx.passes.head import HeadPass
 from netcut_fx.profiling import profile_network
 from netcut_fx.tracing import trace
-from netcut_fx.verbs import cut
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "build" / "demo" / "tuning"

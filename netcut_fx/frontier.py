@@ -88,9 +88,11 @@ def require_frontiers(
     advice = "the network has no point where a trunk could end"
     wider = sorted(len(cut.crossing) for cut in _Cuts.of(traced).block_names_by_cut)
     if granularity != "node" and frontiers(traced, granularity="node", max_width=max_width):
-        advice = "use granularity='node'"
+        advice = "use --granularity node (granularity='node')"
     elif wider and wider[0] > max_width:
-        advice = f"at its block ends {wider[0]} or more tensors cross, use max_width={wider[0]}"
+        advice = (
+            f"at its block ends {wider[0]} or more tensors cross, use --max-width {wider[0]} (max_width={wider[0]})"
+        )
     raise InvalidFrontier(f"{traced.name} has no {granularity} frontier of width up to {max_width}; {advice}")
 
 

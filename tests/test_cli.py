@@ -206,8 +206,8 @@ def test_unknown_pass() -> None:
         # The flattened image itself could be kept: a cut, but none where a block ends.
         (
             "Flatten(), n.Linear(3072, 4)",
-            "has no block frontier of width up to 1; use granularity='node'",
-            "has no block frontier of width up to 1; use granularity='node'",
+            "has no block frontier of width up to 1; use --granularity node (granularity='node')",
+            "has no block frontier of width up to 1; use --granularity node (granularity='node')",
         ),
         (
             "Conv2d(3, 4, 32), n.Flatten()",

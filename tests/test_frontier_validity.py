@@ -161,6 +161,8 @@ def test_no_frontier_at_all_is_an_error_with_advice() -> None:
     with pytest.raises(InvalidFrontier, match=r"^Single has no frontier where one tensor crosses; look at wider ones"):
         deepest_frontier(single)
     parallel = trace(Parallel(), torch.zeros(2, 4))
-    with pytest.raises(InvalidFrontier, match=r"at its block ends 2 or more tensors cross, use max_width=2$"):
+    with pytest.raises(
+        InvalidFrontier, match=r"at its block ends 2 or more tensors cross, use --max-width 2 \(max_width=2\)$"
+    ):
         require_frontiers(parallel)
     assert require_frontiers(parallel, max_width=2)

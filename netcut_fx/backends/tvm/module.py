@@ -114,7 +114,12 @@ class TvmModule:
             for i, (name, key) in enumerate(zip(names, keys, strict=True))
         )
         total = sum(statistics.median(t.samples_ms) for t in timings)
-        return Profile(timings, max(0.0, whole - total))
+        if total > whole:
+            # The callbacks disturb the caches: what the kernels take together with them, they do not take without.
+            share = whole / total
+            timings = tuple(KernelTiming(t.name, t.key, tuple(ms * share for ms in t.samples_ms)) for t in timings)
+            total = whole
+        return Profile(timings, whole - total)
 
     def save(self, folder: Path) -> Mapping[str, Path]:
         """Write the library, the runtime it needs, and the prepared weights; say where they are."""
