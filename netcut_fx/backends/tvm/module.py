@@ -15,8 +15,10 @@ from netcut_fx.backends.tvm.lower import LoweredModule, kernel_calls, run_weight
 from netcut_fx.backends.tvm.records import open_records
 from netcut_fx.backends.tvm.toolchain import import_tvm, limit_threads, tvm_target
 from netcut_fx.errors import BackendError
-from netcut_fx.measure import Stopwatch, Timer
+from netcut_fx.measure import Timer
 from netcut_fx.target import Target
+
+_WARM_UP_ROUNDS = 3
 
 
 class TvmModule:
@@ -69,10 +71,14 @@ class TvmModule:
     def profile(self, rounds: int = 50) -> Profile:
         """Time every kernel while the network runs, caches as they really are.
 
-        The interpreter calls back before and after each kernel; what the callback itself costs falls outside the two
-        time stamps but for about a microsecond, which is measured on the interpreter's own trivial calls and
-        subtracted.
+        A second interpreter calls back before and after each kernel. What a call back costs is the same for each kernel
+        (its arguments are converted within the time stamps), so it is found from the whole: rounds of the plain and of
+        the observed network alternate, and what the kernels seem to take longer than the plain network is subtracted
+        from each of them in equal parts. Where they take less, the rest is overhead between them.
         """
+        tvm = import_tvm()
+        from tvm import relax
+
         started = [0.0]
         samples: list[tuple[str, float]] = []
 
@@ -83,43 +89,38 @@ class TvmModule:
                 samples.append((str(name), (time.perf_counter() - started[0]) * 1e3))
             return 0
 
-        function = self._machine["run"]
-        timer = self.timer()
-        whole = Stopwatch(repeat=7).measure_timer(timer).ms
-        table: list[list[float]] = []
+        observed = relax.VirtualMachine(self._executable, tvm.cpu())
+        observed.save_function("main", "run", self._input, *self._weights)
+        observed.set_instrument(instrument)
+        function, plain = observed["run"], self.timer()
         names: list[str] = []
-        trivial: list[float] = []
-        self._machine.set_instrument(instrument)
-        try:
-            for round_index in range(rounds + 3):
-                samples.clear()
-                function()
-                if round_index < 3:
-                    continue
-                trivial.extend(ms for name, ms in samples if name == "vm.builtin.null_value")
-                kernels = [(name, ms) for name, ms in samples if not name.startswith("vm.builtin.")]
-                names = [name for name, _ in kernels]
-                table.append([ms for _, ms in kernels])
-        finally:
-            self._machine.set_instrument(lambda *_: 0)
-        floor = statistics.median(trivial) if trivial else 0.0
+        table: list[list[float]] = []
+        wholes: list[float] = []
+        for round_index in range(rounds + _WARM_UP_ROUNDS):
+            seconds = min(plain(1), plain(1))
+            samples.clear()
+            function()
+            if round_index < _WARM_UP_ROUNDS:
+                continue
+            kernels = [(name, ms) for name, ms in samples if not name.startswith("vm.builtin.")]
+            names = [name for name, _ in kernels]
+            table.append([ms for _, ms in kernels])
+            wholes.append(seconds * 1e3)
         keys = [kernel.key for kernel in self.kernels]
         if len(names) != len(keys):
             raise BackendError(
                 f"the compiled program called {len(names)} kernels, {len(keys)} were expected; report this with "
                 "the model"
             )
+        whole = statistics.median(wholes)
+        excess = sum(statistics.median(column) for column in zip(*table, strict=True)) - whole
+        cost = max(0.0, excess) / max(1, len(names))
         timings = tuple(
-            KernelTiming(name, key, tuple(max(row[i] - floor, 1e-6) for row in table))
+            # No kernel is left with less than half of what was seen: the cost is an average.
+            KernelTiming(name, key, tuple(max(row[i] - cost, row[i] / 2) for row in table))
             for i, (name, key) in enumerate(zip(names, keys, strict=True))
         )
-        total = sum(statistics.median(t.samples_ms) for t in timings)
-        if total > whole:
-            # The callbacks disturb the caches: what the kernels take together with them, they do not take without.
-            share = whole / total
-            timings = tuple(KernelTiming(t.name, t.key, tuple(ms * share for ms in t.samples_ms)) for t in timings)
-            total = whole
-        return Profile(timings, whole - total)
+        return Profile(timings, max(0.0, -excess))
 
     def save(self, folder: Path) -> Mapping[str, Path]:
         """Write the library, the runtime it needs, and the prepared weights; say where they are."""
