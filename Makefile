@@ -27,7 +27,7 @@ test: $(STAMP) ## Run the tests
 check: $(STAMP) ## Lint, format check, strict types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --project pyproject.toml
 
 format: $(STAMP) ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix .
