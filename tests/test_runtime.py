@@ -461,7 +461,8 @@ def test_a_runtime_that_is_dropped_frees_its_threads(folder: Path, library: Path
     assert threading.active_count() == before + 1
     del runtime
     gc.collect()
-    eventually(lambda: threading.active_count() == before)
+    # At most as many: a thread that an earlier test left may end meanwhile.
+    eventually(lambda: threading.active_count() <= before)
 
 
 def test_a_closed_runtime_says_so(folder: Path, images: np.ndarray):
