@@ -1,39 +1,71 @@
-"""Trace a model into a `TracedModule`: torch.fx with shapes on every node and names that stay the same."""
+"""Trace a model into a `TracedModule`: torch.fx or torch.export, shapes on every node and names that stay the same."""
 
 from __future__ import annotations
 
 import copy
-import operator
 import traceback
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, fx, nn
 
 from netcut_fx.errors import TraceError
-from netcut_fx.graph import TensorSpec, TracedModule, spec_of
+from netcut_fx.example_inputs import Examples, bind_examples
+from netcut_fx.exporting import trace_by_export
+from netcut_fx.graph import TRACED_BY, TensorSpec, TracedModule, spec_of
+from netcut_fx.leaf_rules import LeafRule, leaf_rule
+from netcut_fx.mode_merging import merge_training
+from netcut_fx.modes import in_training, watching_mode
+from netcut_fx.node_names import module_path, name_nodes, operation_name
+from netcut_fx.symbolic import trace_symbolically
 
-_OPERATOR_NAMES = {operator.iadd: "add_", operator.isub: "sub_", operator.imul: "mul_", operator.itruediv: "div_"}
+__all__ = ["Via", "module_path", "operation_name", "propagate_specs", "retrace", "trace"]
+
+Via = Literal["auto", "fx", "export"]
+_Tracer = Callable[[nn.Module, Examples, LeafRule, Sequence[Callable[..., Any]], str], fx.GraphModule]
+_TRACERS: dict[str, _Tracer] = {"fx": trace_symbolically, "export": trace_by_export}
 
 
-def trace(model: nn.Module, example_inputs: Tensor | Sequence[Tensor], *, name: str | None = None) -> TracedModule:
+def trace(
+    model: nn.Module,
+    example_inputs: Tensor | Sequence[Any] | Mapping[str, Any],
+    *,
+    name: str | None = None,
+    leaf_modules: Sequence[type[nn.Module] | str] = (),
+    wrapped_functions: Sequence[Callable[..., Any]] = (),
+    concrete_args: Mapping[str, Any] | None = None,
+    via: Via = "auto",
+) -> TracedModule:
     """Trace `model` symbolically; the model itself is left as it is.
+
+    Which modules stay whole is written in `netcut_fx.leaf_rules`. What a model does differently in training is kept
+    where only numbers and flags differ (`netcut_fx.modes`): the result trains as the source does.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Any traceable network. A deep copy is traced, in eval mode.
-    example_inputs : Tensor or sequence of Tensor
-        One input per positional argument of ``forward``; the first dimension is the batch.
+        Any network. A deep copy is traced, in eval mode.
+    example_inputs : Tensor, sequence or mapping
+        The arguments of ``forward``: one tensor, those by position, or those by name. Each may be tensors nested in
+        tuples, lists and dicts; the traced network takes all tensors one after the other. Arguments with defaults may
+        be left out. The first dimension is the batch.
     name : str, optional
         What to call the network; default is its class name.
+    leaf_modules : sequence of types or str, optional
+        Modules that stay whole: classes, class names, or paths.
+    wrapped_functions : sequence of callables, optional
+        Functions each call of which is one node, not traced through.
+    concrete_args : mapping, optional
+        Arguments of ``forward`` that are no tensors, by name: ``{"return_dict": False}``.
+    via : {"auto", "fx", "export"}
+        How: torch.fx and, where that fails, torch.export; or only one of them.
 
     Returns
     -------
     TracedModule
+        Results of the model's own classes (named tuples, ``ModelOutput``) become plain tuples and dicts.
 
     Raises
     ------
@@ -41,37 +73,33 @@ def trace(model: nn.Module, example_inputs: Tensor | Sequence[Tensor], *, name: 
         If the model cannot be copied, control flow depends on values, an operation cannot be traced, or the example
         input does not fit.
     """
-    examples = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     label = name or type(model).__name__
-    try:
-        own = copy.deepcopy(model).eval()
-    # Whatever the attributes of a model raise: locks and open files TypeError, tensors of a computation RuntimeError.
-    except Exception as error:
-        raise TraceError(
-            f"cannot copy {label}, which is traced as a copy: {_one_line(error)}; let it hold only what copy.deepcopy "
-            "can copy: no open files, locks or generators, and no tensors that belong to a computation (detach them)"
-        ) from error
-    tracer = fx.Tracer()
-    try:
-        graph = tracer.trace(own)
-    except Exception as error:
-        raise TraceError(
-            f"cannot trace {label}: {_one_line(error)} (at {_user_location(error)}); make the operation a leaf "
-            "module, or move control flow that depends on tensor values out of forward"
-        ) from error
-    graph_module = fx.GraphModule(tracer.root, graph, label)
-    wanted = len([n for n in graph.nodes if n.op == "placeholder"])
-    _drop_optional_placeholders(graph_module, len(examples))
-    given = len([n for n in graph.nodes if n.op == "placeholder"])
-    if given != len(examples):
-        raise TraceError(
-            f"cannot trace {label}: forward takes {wanted} inputs but {len(examples)} example inputs were given; "
-            "pass one tensor per argument"
-        )
-    graph_module.recompile()
-    _name_nodes(graph_module)
-    propagate_specs(graph_module, label, examples)
-    return TracedModule(graph_module, label)
+    if via not in get_args(Via):
+        raise TraceError(f"cannot trace {label} via {via!r}; use one of {', '.join(get_args(Via))}")
+    examples = bind_examples(model, example_inputs, concrete_args, label)
+    leaves = leaf_rule(model, leaf_modules, label)
+    failures: dict[str, str] = {}
+    cause: Exception | None = None
+    for way in ("fx", "export") if via == "auto" else (via,):
+        own = _copied(model, label)
+        try:
+            graph_module = _in_both_modes(_TRACERS[way], own, examples, leaves, wrapped_functions, label)
+        except Exception as error:
+            cause = error
+            failures[way] = f"{_one_line(error)} (at {_user_location(error)})"
+            continue
+        graph_module.meta[TRACED_BY] = way
+        name_nodes(graph_module)
+        try:
+            propagate_specs(graph_module, label, examples.tensors)
+        except TraceError as error:
+            # An example that does not fit, or a path through the code that only proxies take.
+            if via != "auto" or way != "fx" or not _runs(own, examples):
+                raise
+            cause, failures[way] = error, _one_line(error)
+            continue
+        return TracedModule(graph_module, label)
+    raise TraceError(_explained(label, failures)) from cause
 
 
 def retrace(graph_module: fx.GraphModule, name: str, input_specs: Sequence[TensorSpec]) -> TracedModule:
@@ -82,7 +110,7 @@ def retrace(graph_module: fx.GraphModule, name: str, input_specs: Sequence[Tenso
     """
     graph_module.graph.lint()
     graph_module.recompile()
-    _name_nodes(graph_module)
+    name_nodes(graph_module)
     device = next((p.device for p in graph_module.parameters()), torch.device("cpu"))
     propagate_specs(
         graph_module, name, [torch.zeros(spec.shape, dtype=spec.dtype, device=device) for spec in input_specs]
@@ -132,61 +160,66 @@ def propagate_specs(graph_module: fx.GraphModule, name: str, examples: Sequence[
         ) from failure.cause
 
 
-def operation_name(node: fx.Node) -> str:
-    """Short name of what a node does: ``conv``, ``add``, ``flatten``."""
-    if node.op == "call_function":
-        target: Any = node.target
-        return _OPERATOR_NAMES.get(target) or str(getattr(target, "__name__", target)).strip("_")
-    return str(node.target).rsplit(".", 1)[-1]
+def _in_both_modes(
+    tracer: _Tracer,
+    own: nn.Module,
+    examples: Examples,
+    leaves: LeafRule,
+    wrapped_functions: Sequence[Callable[..., Any]],
+    label: str,
+) -> fx.GraphModule:
+    """Trace in eval mode and, if the model asks for its mode, in training mode: see `netcut_fx.modes`."""
+    with watching_mode() as watch:
+        graph_module = tracer(own, examples, leaves, wrapped_functions, label)
+    if watch.asked:
+        try:
+            training = tracer(in_training(own), examples, leaves, wrapped_functions, label)
+        except Exception:  # what only training does need not be traceable
+            return graph_module
+        merge_training(graph_module, training)
+    return graph_module
 
 
-def module_path(node: fx.Node) -> str:
-    """Path of the innermost module whose ``forward`` contains this node (for a module call, its caller)."""
-    stack: dict[str, Any] = node.meta.get("nn_module_stack") or {}
-    paths = [str(entry[0]) for entry in stack.values()]
-    if node.op == "call_module" and paths and paths[-1] == node.target:
-        paths.pop()
-    return paths[-1] if paths else ""
+def _copied(model: nn.Module, label: str) -> nn.Module:
+    try:
+        return copy.deepcopy(model).eval()
+    # Whatever the attributes of a model raise: locks and open files TypeError, tensors of a computation RuntimeError.
+    except Exception as error:
+        raise TraceError(
+            f"cannot copy {label}, which is traced as a copy: {_one_line(error)}; let it hold only what copy.deepcopy "
+            "can copy: no open files, locks or generators, and no tensors that belong to a computation (detach them)"
+        ) from error
 
 
-def _name_nodes(graph_module: fx.GraphModule) -> None:
-    """Give each node without one a unique qualified name, in execution order so that names are stable."""
-    used: Counter[str] = Counter(n.meta["qualname"] for n in graph_module.graph.nodes if "qualname" in n.meta)
-    for node in graph_module.graph.nodes:
-        if "qualname" in node.meta:
-            continue
-        path = module_path(node)
-        node.meta["module_path"] = path
-        if node.op in ("call_module", "get_attr") or node.op in ("placeholder", "output"):
-            base = str(node.target)
-        else:
-            base = f"{path}.{operation_name(node)}" if path else operation_name(node)
-        candidate, count = base, 1
-        while used[candidate]:
-            count += 1
-            candidate = f"{base}#{count}"
-        used[candidate] += 1
-        node.meta["qualname"] = candidate
+def _runs(model: nn.Module, examples: Examples) -> bool:
+    try:
+        with torch.no_grad():
+            examples.call(model, examples.tensors)
+    except Exception:  # whatever a model raises: the question is only whether it does
+        return False
+    return True
 
 
-def _drop_optional_placeholders(graph_module: fx.GraphModule, given: int) -> None:
-    """Inputs with a default that the example does not fill become constants."""
-    placeholders = [n for n in graph_module.graph.nodes if n.op == "placeholder"]
-    for node in placeholders[given:]:
-        if node.args and (node.args[0] is None or not node.users):
-            node.replace_all_uses_with(node.args[0])  # pyright: ignore[reportArgumentType]
-            graph_module.graph.erase_node(node)
+def _explained(label: str, failures: Mapping[str, str]) -> str:
+    reasons = "; ".join(f"torch.{way}: {reason}" if len(failures) > 1 else reason for way, reason in failures.items())
+    other = " or let the other tracer try (via='auto')" if len(failures) == 1 else ""
+    return (
+        f"cannot trace {label}: {reasons}; keep the module whole (leaf_modules) or the function (wrapped_functions), "
+        f"give arguments that are no tensors as concrete_args, move control flow that depends on tensor values out of "
+        f"forward{other}"
+    )
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    # Hints for debugging torch itself follow such a line.
+    text = " ".join(str(error).partition("\n\n")[0].split()) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
 
 
 def _user_location(error: BaseException) -> str:
-    """``file:line, in function`` of the innermost frame outside torch."""
+    """``file:line: code`` of the innermost frame outside torch and this package."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in f.filename.replace("\\", "/")]
-    frames = [f for f in frames if not f.filename.endswith("netcut_fx/tracing.py")] or frames
+    frames = [f for f in frames if "/netcut_fx/" not in f.filename.replace("\\", "/")] or frames
     if not frames:
         return "unknown line"
     last = frames[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import threading
 
 import pytest
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from netcut_fx.errors import TraceError
 from netcut_fx.graph import state_hash
-from netcut_fx.tracing import trace
+from netcut_fx.model_spec import load_model
+from netcut_fx.passes import copy_traced, weightless
+from netcut_fx.tracing import retrace, trace
 
 
 class Masked(nn.Module):
@@ -68,3 +71,94 @@ def test_the_hash_covers_each_name_of_a_shared_tensor() -> None:
     assert state_hash(untied) == state_hash(tied)
     untied.second = nn.Identity()  # type: ignore[assignment]
     assert state_hash(untied) != state_hash(tied)
+
+
+class Chooses(nn.Module):
+    """Looks at values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+def test_what_neither_tracer_can_follow(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TraceError) as error:
+        trace(Chooses(), torch.zeros(2, 2))
+    text = str(error.value)
+    line = f"(at {__file__}:{Chooses.forward.__code__.co_firstlineno + 1}: if x.sum() > 0:)"
+    assert text.startswith(
+        "cannot trace Chooses: torch.fx: symbolically traced variables cannot be used as inputs to control flow "
+        f"{line}; torch.export: Could not guard on data-dependent expression"
+    )
+    assert text.endswith(
+        f"{line}; keep the module whole (leaf_modules) or the function (wrapped_functions), give arguments that are no "
+        "tensors as concrete_args, move control flow that depends on tensor values out of forward"
+    )
+    assert "\n" not in text
+    assert capfd.readouterr() == ("", "")
+
+
+def test_one_tracer_only() -> None:
+    class ByRank(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1) if x.dim() > 2 else x
+
+    model, x = ByRank(), torch.randn(2, 3, 4)
+    assert trace(model, x).traced_by == trace(model, x, via="export").traced_by == "export"
+    with pytest.raises(TraceError, match=r"^cannot trace ByRank: symbolically traced .* \(via='auto'\)$"):
+        trace(model, x, via="fx")
+    with pytest.raises(TraceError) as error:
+        trace(model, x, via="jit")  # type: ignore[arg-type]
+    assert str(error.value) == "cannot trace ByRank via 'jit'; use one of auto, fx, export"
+
+
+class Deep(nn.Module):
+    """A chain with residual links, a parameter of its own in each link."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.scales = nn.ParameterList(torch.ones(1) for _ in range(length))
+        self.links = nn.ModuleList(nn.ReLU() for _ in range(length))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for scale, link in zip(self.scales, self.links, strict=True):
+            x = x + link(x) * scale
+        return x
+
+
+def calls_to_trace(length: int) -> int:
+    model, x = Deep(length), torch.zeros(1, 2)
+    profile = cProfile.Profile()
+    profile.enable()
+    traced = trace(model, x)
+    weightless(traced)
+    retrace(copy_traced(traced).graph_module, "again", traced.input_specs)
+    profile.disable()
+    return sum(entry.callcount for entry in profile.getstats())
+
+
+def test_work_grows_linearly_and_chains_may_be_deep() -> None:
+    short, long = calls_to_trace(100), calls_to_trace(800)
+    assert long < 9 * short
+
+
+TORCHVISION = {
+    "googlenet": ("&init_weights=false", 224),
+    "inception_v3": ("&init_weights=false", 299),
+    "maxvit_t": ("", 224),
+    "swin_t": ("", 224),
+    "vit_b_16": ("", 224),
+    "densenet121": ("", 224),
+}
+
+
+@pytest.mark.parametrize("name", sorted(TORCHVISION))
+def test_torchvision_networks_go_by_fx(name: str) -> None:
+    options, size = TORCHVISION[name]
+    model = load_model(f"torchvision.models:{name}?weights=none{options}").eval()
+    x = torch.randn(1, 3, size, size)
+    traced = trace(model, x)
+    assert traced.traced_by == "fx"
+    with torch.no_grad():
+        assert torch.equal(traced.graph_module(x), model(x))

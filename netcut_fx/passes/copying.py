@@ -71,4 +71,5 @@ def _copy(traced: TracedModule, memo: dict[int, Any], without: Collection[str], 
         {key: graph_module.__dict__[key] for key in ("_modules", "_parameters", "_buffers")}, memo
     )
     graph_module.__dict__.update(own)
+    graph_module.meta.update(source.meta)
     return TracedModule(graph_module, traced.name)

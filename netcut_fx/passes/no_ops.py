@@ -9,7 +9,9 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from netcut_fx.passes.inplace import alias_groups, written_groups
+from netcut_fx.effects import observe
+from netcut_fx.graph import TracedModule
+from netcut_fx.passes.inplace import written_memory
 from netcut_fx.passes.observing import Observation
 from netcut_fx.passes.rewriting import argument
 
@@ -22,8 +24,9 @@ _NO_OP_MODULES = (
     nn.AlphaDropout,
     nn.FeatureAlphaDropout,
 )
-#: Modules of other packages that drop whole branches while training; known by the names their papers gave them.
-_NO_OP_MODULE_NAMES = {"StochasticDepth", "DropPath", "DropBlock2d", "DropBlock3d"}
+#: Modules of other packages that drop whole branches while training; known by the names their papers gave them, before
+#: which transformers sets the name of the network (``SwinDropPath``).
+_NO_OP_MODULE_NAMES = ("StochasticDepth", "DropPath", "DropBlock2d", "DropBlock3d")
 #: Functions that only act in training, and where their flag stands (None: by name only).
 _TRAINING_FLAG: dict[Any, int] = {
     functional.dropout: 2,
@@ -32,6 +35,10 @@ _TRAINING_FLAG: dict[Any, int] = {
     functional.dropout3d: 2,
     functional.alpha_dropout: 2,
     functional.feature_alpha_dropout: 2,
+    torch.ops.aten.dropout.default: 2,
+    torch.ops.aten.alpha_dropout.default: 2,
+    torch.ops.aten.feature_dropout.default: 2,
+    torch.ops.aten.feature_alpha_dropout.default: 2,
 }
 _TRAINING_FUNCTION_NAMES = {"stochastic_depth": 3, "drop_path": 2}
 _CASTS = {"to", "float", "double", "half", "bfloat16", "type", "type_as"}
@@ -45,7 +52,7 @@ def is_no_op(graph_module: fx.GraphModule, node: fx.Node, observed: Observation 
         return False
     if node.op == "call_module":
         module = graph_module.get_submodule(str(node.target))
-        if isinstance(module, _NO_OP_MODULES) or type(module).__name__ in _NO_OP_MODULE_NAMES:
+        if isinstance(module, _NO_OP_MODULES) or type(module).__name__.endswith(_NO_OP_MODULE_NAMES):
             return True
         return type(module) is nn.Flatten and _same_shape(node, observed)
     name = str(node.target) if node.op == "call_method" else str(getattr(node.target, "__name__", ""))
@@ -63,13 +70,14 @@ def is_no_op(graph_module: fx.GraphModule, node: fx.Node, observed: Observation 
     return name in _CASTS | _RESHAPES and _same_shape(node, observed)
 
 
-def removable(graph_module: fx.GraphModule, nodes: Collection[fx.Node]) -> list[fx.Node]:
+def removable(traced: TracedModule, nodes: Collection[fx.Node]) -> list[fx.Node]:
     """Those of the no-ops `nodes` that may go: a copy protects what is written in place later, so it stays."""
-    groups, written = alias_groups(graph_module), written_groups(graph_module)
+    storages, written = observe(traced).storages, written_memory(traced)
     return [
         node
         for node in nodes
-        if not (_copies(node) and any(groups[part] in written for part in (node, *node.all_input_nodes)))
+        if not _copies(node)
+        or not any(memory in written for part in (node, *node.all_input_nodes) for memory in storages[part.name])
     ]
 
 

@@ -11,6 +11,7 @@ from torch import fx
 
 from netcut_fx.errors import PassError
 from netcut_fx.graph import TracedModule
+from netcut_fx.mode_merging import settle_in_eval
 from netcut_fx.passes.base import Pass
 from netcut_fx.passes.copying import copy_traced
 from netcut_fx.passes.dead_code import drop_unused_weights
@@ -38,6 +39,7 @@ _PLACE = {
 class Simplify(Pass):
     """Rewrite to what a compiler needs to see, with the same results at every batch size.
 
+    * what differs between training and evaluation is settled as in evaluation;
     * numbers that follow from shapes alone become constants; the batch dimension stays free
       (``x.view(x.size(0), -1)`` becomes ``flatten(x, 1)``);
     * identity, dropout and its kin, casts to the same type, reshapes to the same shape, detach, clones that protect
@@ -50,12 +52,13 @@ class Simplify(Pass):
     def call(self, traced: TracedModule) -> TracedModule:
         """Constants first: they decide what is a no-op."""
         work = copy_traced(traced)
+        settle_in_eval(work.graph_module)
         graph_module, observed = work.graph_module, observe(work)
         if observed is not None:
             _rewrite_reshapes(graph_module, observed)
             _fold_constants(graph_module, observed)
-        _drop_no_ops(graph_module, observed)
-        merge_padding(graph_module)
+        _drop_no_ops(work, observed)
+        merge_padding(TracedModule(graph_module, traced.name))
         drop_unused_weights(graph_module)
         return retrace(graph_module, traced.name, traced.input_specs)
 
@@ -109,10 +112,10 @@ def _flattens(before: tuple[tuple[int, ...], ...], after: tuple[tuple[int, ...],
     )
 
 
-def _drop_no_ops(graph_module: fx.GraphModule, observed: Observation | None) -> None:
-    nodes = tuple(graph_module.graph.nodes)
+def _drop_no_ops(work: TracedModule, observed: Observation | None) -> None:
+    graph_module, nodes = work.graph_module, work.nodes
     candidates = [n for n in nodes if is_no_op(graph_module, n, observed) or droppable_contiguous(n, observed)]
-    for node in removable(graph_module, candidates):
+    for node in removable(work, candidates):
         source: Any = node.args[0]
         if node.target == "contiguous":
             for user in node.users:
