@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -19,10 +19,11 @@ from torch import Tensor, fx
 
 from netcut_fx.data import Dataset
 from netcut_fx.errors import InvalidFrontier, NetcutError
-from netcut_fx.graph import Frontier, TensorSpec, TracedModule
+from netcut_fx.graph import Frontier, TracedModule
 from netcut_fx.layout import channels_last_
 from netcut_fx.memory import check_memory
-from netcut_fx.passes.head import POOLED_DIMENSIONS, pool
+from netcut_fx.pooling import Pool, PoolOption, can_be_pooled, chosen_pool, pooled_channels
+from netcut_fx.pooling import pool as pool_tensor
 
 Features = NDArray[np.float32]
 
@@ -39,10 +40,11 @@ def pooled_features(
     *,
     batch: int = 32,
     progress: Progress | None = None,
+    pool: PoolOption = "auto",
 ) -> dict[str, Features]:
     """Pooled features of every frontier, with one forward pass per batch.
 
-    Each crossing tensor is pooled as the head pools it (`netcut_fx.passes.head.pool`); the tensors of one frontier are
+    Each crossing tensor is pooled as the head pools it (see `netcut_fx.pooling`); the tensors of one frontier are
     concatenated. Nothing behind the deepest frontier is computed.
 
     Parameters
@@ -57,6 +59,8 @@ def pooled_features(
         Images at a time. Small batches stay in the cache and are the fastest on a CPU.
     progress : callable, optional
         Called after each batch with images done and all images.
+    pool : {"auto", "mean", "class-token"}
+        As for `netcut_fx.HeadPass`.
 
     Returns
     -------
@@ -66,7 +70,9 @@ def pooled_features(
     Raises
     ------
     InvalidFrontier
-        If a frontier does not belong to this network.
+        If a frontier does not belong to this network, or does not carry features.
+    PassError
+        If a class token is asked for where there is none.
     NetcutError
         If the inputs do not fit the network, or there are none.
     DataError
@@ -82,7 +88,7 @@ def pooled_features(
     groups = {frontier.name: frontier.nodes for frontier in chosen}
     if not groups:
         return {}
-    return node_features(traced, groups, inputs, batch=batch, progress=progress)
+    return node_features(traced, groups, inputs, batch=batch, progress=progress, pool=pool)
 
 
 def node_features(
@@ -92,18 +98,21 @@ def node_features(
     *,
     batch: int = 32,
     progress: Progress | None = None,
+    pool: PoolOption = "auto",
 ) -> dict[str, Features]:
     """As `pooled_features`, for groups of nodes given by their fx names."""
     count, batches = _batches(traced, inputs, batch)
-    widths = {name: sum(_pooled_channels(traced.by_name[n]) for n in nodes) for name, nodes in groups.items()}
+    order = tuple(dict.fromkeys(n for nodes in groups.values() for n in nodes))
+    kinds: dict[str, Pool] = {name: _pool_kind(traced, name, pool) for name in order}
+    channels = {name: pooled_channels(traced.by_name[name].meta["spec"], kind) for name, kind in kinds.items()}
+    widths = {name: sum(channels[n] for n in nodes) for name, nodes in groups.items()}
     check_memory(
         count * sum(widths.values()) * 4,
         f"the pooled features of {len(groups)} frontiers for {count} images",
         "use fewer images, or a coarser granularity",
     )
     result = {name: np.empty((count, width), np.float32) for name, width in widths.items()}
-    order = tuple(dict.fromkeys(n for nodes in groups.values() for n in nodes))
-    module = _pooling_graph(traced, order)
+    module = _pooling_graph(traced, kinds)
     done = 0
     with torch.inference_mode():
         for number, part in enumerate(batches):
@@ -119,24 +128,24 @@ def node_features(
     return result
 
 
-def _pool_now(value: Tensor) -> Tensor:
-    pooled = pool(value).float()
-    # What was not averaged is still the tensor itself, which a later operation may overwrite.
-    return pooled.clone() if pooled is value else pooled
+def _pool_now(value: Tensor, kind: Pool) -> Tensor:
+    pooled = pool_tensor(value, kind).float()
+    # What was not averaged is still the tensor itself or a part of it, which a later operation may overwrite.
+    return pooled.clone() if kind in ("none", "class-token") else pooled
 
 
-def _pooled_channels(node: fx.Node) -> int:
+def _pool_kind(traced: TracedModule, name: str, option: PoolOption) -> Pool:
+    node = traced.by_name[name]
     spec = node.meta["spec"]
-    if not isinstance(spec, TensorSpec) or not spec.dtype.is_floating_point or len(spec.shape) not in POOLED_DIMENSIONS:
+    if not can_be_pooled(spec):
         raise InvalidFrontier(
             f"node {node.meta['qualname']} yields {spec}, which cannot be pooled; "
-            "cut where a floating-point tensor of 2 to 5 dimensions crosses"
+            "cut where a floating-point tensor of at least 2 dimensions crosses"
         )
-    pooled = POOLED_DIMENSIONS[len(spec.shape)]
-    return math.prod(n for i, n in enumerate(spec.shape) if i and i not in pooled)
+    return chosen_pool(traced, node, option)
 
 
-def _pooling_graph(traced: TracedModule, wanted: Sequence[str]) -> fx.GraphModule:
+def _pooling_graph(traced: TracedModule, wanted: Mapping[str, Pool]) -> fx.GraphModule:
     """Own copy of the network up to the last of the `wanted` nodes, whose outputs are their pooled values.
 
     Side branches are kept even where no output needs them: one may write in place to a tensor that an output reads.
@@ -149,7 +158,7 @@ def _pooling_graph(traced: TracedModule, wanted: Sequence[str]) -> fx.GraphModul
             break
         copies[node] = graph.node_copy(node, copies.__getitem__)
         if node.name in wanted:
-            pooled[node.name] = graph.call_function(_pool_now, (copies[node],))
+            pooled[node.name] = graph.call_function(_pool_now, (copies[node], wanted[node.name]))
     graph.output(tuple(pooled[name] for name in wanted))
     return copy.deepcopy(fx.GraphModule(traced.graph_module, graph)).eval()
 

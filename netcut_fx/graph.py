@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import networkx as nx
 import torch
@@ -66,6 +66,10 @@ def state_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+#: Key in ``graph_module.meta``: what traced the network.
+TRACED_BY = "netcut_fx.traced_by"
+
+
 @dataclass(frozen=True)
 class TracedModule:
     """A network as an fx graph. Treat it as immutable: passes return a new one with its own weights.
@@ -78,7 +82,13 @@ class TracedModule:
         its stable, unique, qualified name: the module path for a module call (``features.3.conv``), the path of the
         enclosing module plus the operation for a function (``features.3.add``), ``#2`` appended to a second use;
     ``"module_path"``
-        path of the innermost module whose ``forward`` made it (``""`` for the root).
+        path of the innermost module whose ``forward`` made it (``""`` for the root);
+    ``"nn_module_stack"``
+        as torch.fx records it: call -> (path, class) of the modules around it, outermost first. The class is a type, or
+        its dotted name in networks that torch.export traced.
+
+    There is one placeholder for each tensor of the example inputs. Constants that differ between training and
+    evaluation are the values of `netcut_fx.modes.ByMode` modules, so that ``graph_module.train()`` has its meaning.
 
     Parameters
     ----------
@@ -131,6 +141,11 @@ class TracedModule:
                 graph.add_edge(source.name, node.name)
         return graph
 
+    @property
+    def traced_by(self) -> Literal["fx", "export"]:
+        """Which tracer made it; passes keep this."""
+        return self.graph_module.meta.get(TRACED_BY, "fx")
+
     def state_hash(self) -> str:
         """`state_hash` of the module."""
         return state_hash(self.graph_module)
@@ -150,11 +165,14 @@ class Frontier:
     specs : tuple of TensorSpec
         Their specs.
     granularity : str
-        The coarsest granularity at which it appears: ``"block"``, ``"kernel"`` or ``"node"``.
+        ``"block"`` where a block ends, else the granularity that was asked for: ``"kernel"``, or ``"node"``, which is
+        also that of a cut found by its name.
     kept_params, removed_params : int
         Parameters on either side.
     kept_flops : int
         Floating-point operations of the trunk (a multiply-add is two), head not included.
+    pools : tuple of str
+        How the network itself suggests to pool each of the tensors: a `netcut_fx.pooling.Pool` each.
     """
 
     name: str
@@ -164,6 +182,7 @@ class Frontier:
     kept_params: int
     removed_params: int
     kept_flops: int
+    pools: tuple[str, ...] = ()
 
     @property
     def width(self) -> int:

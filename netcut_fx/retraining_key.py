@@ -30,6 +30,11 @@ SOURCES = (
     "evaluate.py",
     "checkpoint.py",
     "passes/head.py",
+    "passes/cut.py",
+    "pooling.py",
+    "channel_axis.py",
+    "class_token.py",
+    "operation_kinds.py",
 )
 
 

@@ -415,6 +415,75 @@ class Transformer(nn.Module):
         return self.fc(self.norm(self.blocks(x))[:, 0])
 
 
+class WindowBlock(nn.Module):
+    """Pre-norm attention inside windows of a map ``(N, H, W, C)``, then a perceptron."""
+
+    def __init__(self, width: int, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = Attention(width, 2)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, height, width, channels = x.shape
+        side, rows, columns = self.window, height // self.window, width // self.window
+        y = self.norm1(x).view(batch, rows, side, columns, side, channels).permute(0, 1, 3, 2, 4, 5)
+        y = self.attention(y.reshape(batch * rows * columns, side * side, channels))
+        y = y.view(batch, rows, columns, side, side, channels).permute(0, 1, 3, 2, 4, 5)
+        x = x + y.reshape(batch, height, width, channels)
+        return x + self.mlp(self.norm2(x))
+
+
+class PatchMerging(nn.Module):
+    """Four neighbours of ``(N, H, W, C)`` become one position."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * channels_in)
+        self.reduce = nn.Linear(4 * channels_in, channels_out, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [x[:, 0::2, 0::2, :], x[:, 1::2, 0::2, :], x[:, 0::2, 1::2, :], x[:, 1::2, 1::2, :]]
+        return self.reduce(self.norm(torch.cat(parts, -1)))
+
+
+class Windows(nn.Module):
+    """Channels last from the first layer to the mean over positions, as in Swin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.norm1 = nn.LayerNorm(8)
+        self.stage1 = nn.Sequential(WindowBlock(8, 4))
+        self.merge = PatchMerging(8, 12)
+        self.stage2 = nn.Sequential(WindowBlock(12, 2))
+        self.norm2 = nn.LayerNorm(12)
+        self.fc = nn.Linear(12, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm1(self.patches(x).permute(0, 2, 3, 1))
+        x = self.stage2(self.merge(self.stage1(x)))
+        return self.fc(self.norm2(x).mean((1, 2)))
+
+
+class Sequence(nn.Module):
+    """Channels first on a sequence ``(N, C, T)``: linear layers mix its positions, as in MLP-Mixer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = ConvBnRelu(3, 8, 3, 4)
+        self.mix1 = nn.Linear(64, 24)
+        self.relu1 = nn.ReLU()
+        self.mix2 = nn.Linear(24, 24)
+        self.fc = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu1(self.mix1(self.stem(x).flatten(2)))
+        return self.fc((x + self.mix2(x)).mean(2))
+
+
 def seeded(module: nn.Module, seed: int = 0) -> nn.Module:
     """Draw every batch-norm statistic and scale anew, so that folding is not the identity; eval mode."""
     generator = torch.Generator().manual_seed(seed)
@@ -458,6 +527,8 @@ ZOO: dict[str, Callable[[], Built]] = {
     "two_inputs": _build(TwoInputs, torch.linspace(-1, 1, 12).reshape(2, 6)),
     "dead_branch": _build(DeadBranch),
     "transformer": _build(Transformer),
+    "windows": _build(Windows),
+    "sequence": _build(Sequence),
 }
 
 

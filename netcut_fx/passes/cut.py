@@ -14,6 +14,7 @@ from netcut_fx.graph import TracedModule
 from netcut_fx.passes.base import Pass
 from netcut_fx.passes.copying import copy_traced
 from netcut_fx.passes.inplace import needed_nodes, writers_after
+from netcut_fx.pooling import pool_of
 from netcut_fx.tracing import retrace
 
 
@@ -49,6 +50,9 @@ class CutPass(Pass):
 def cut_nodes(traced: TracedModule, names: Sequence[str]) -> TracedModule:
     """End `traced` at the nodes with fx names `names` (as in `Frontier.nodes`), unchecked beyond memory safety.
 
+    How `traced` would pool what it returns now is in ``node.meta["pool"]`` of these nodes: without its tail the result
+    can no longer tell.
+
     Parameters
     ----------
     traced : TracedModule
@@ -63,8 +67,8 @@ def cut_nodes(traced: TracedModule, names: Sequence[str]) -> TracedModule:
     """
     wanted = set(names)
     ends = [node for node in traced.nodes if node.name in wanted]
-    kept = needed_nodes(traced.graph_module, ends)
-    overwriting = writers_after(traced.graph_module, ends, kept)
+    kept = needed_nodes(traced, ends)
+    overwriting = writers_after(traced, ends, kept)
     if overwriting:
         raise InvalidFrontier(
             f"cannot cut {traced.name} at {_joined(ends)}: the in-place {overwriting[0].meta['qualname']} overwrites "
@@ -72,6 +76,8 @@ def cut_nodes(traced: TracedModule, names: Sequence[str]) -> TracedModule:
         )
     removed = {node.name for node in traced.nodes if node not in kept}
     work = copy_traced(traced, without=removed, result=ends[0] if len(ends) == 1 else tuple(ends))
+    for end in ends:
+        work.by_name[end.name].meta["pool"] = pool_of(traced, end)
     return retrace(work.graph_module, traced.name, traced.input_specs)
 
 

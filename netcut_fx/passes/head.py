@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.fx.node import map_arg
 
 from netcut_fx.errors import PassError
-from netcut_fx.graph import Spec, TensorSpec, TracedModule
+from netcut_fx.graph import TensorSpec, TracedModule
 from netcut_fx.passes.base import Pass
 from netcut_fx.passes.copying import copy_traced
+from netcut_fx.pooling import (
+    Pool,
+    PoolOption,
+    averaged_dimensions,
+    can_be_pooled,
+    check_pool_option,
+    chosen_pool,
+    pooled_channels,
+)
 from netcut_fx.tracing import retrace
 
 #: Marks, in ``node.meta``, the nodes that the pass made.
@@ -28,9 +38,9 @@ HeadKind = Literal["netcut", "linear", "none"]
 class HeadPass(Pass):
     """Append pooling and a classifier to a network that returns features. It yields logits: softmax is the caller's.
 
-    Each returned tensor is pooled over its positions (4-d ``(N, C, H, W)`` over H and W, 5-d over its last three,
-    3-d tokens ``(N, T, C)`` over T, 2-d as it is) and several are concatenated. The weights are those of
-    `head_module` with the same arguments, held under ``graph_module.head`` with the same state-dict names.
+    Each returned tensor is pooled to ``(N, C)`` and several are concatenated: the mean over positions, or the class
+    token where the network reads that (see `netcut_fx.pooling`). The weights are those of `head_module` with the same
+    arguments, held under ``graph_module.head`` with the same state-dict names.
 
     Parameters
     ----------
@@ -42,21 +52,24 @@ class HeadPass(Pass):
         Widths of the hidden layers of ``netcut``.
     seed : int
         Of the initial weights.
+    pool : {"auto", "mean", "class-token"}
+        As the network suggests; always the mean; or always the class token, an error where there is none.
     """
 
     classes: int
     kind: HeadKind = "netcut"
     hidden: tuple[int, int] = (256, 128)
     seed: int = 0
+    pool: PoolOption = "auto"
     name: ClassVar[str] = "head"
 
     def __post_init__(self) -> None:
         _check_options(self.classes, self.kind, self.hidden)
+        check_pool_option(self.pool)
 
     def requires(self, traced: TracedModule) -> None:
         """The network returns floating-point features and has no head of ours yet."""
-        for source in _sources(traced):
-            _pooled_dimensions(traced, source.meta["spec"])
+        _pools(traced, self.pool)
         mine = next((node for node in traced.nodes if node.meta.get(_MADE_HERE)), None)
         if mine is not None:
             raise PassError(
@@ -70,9 +83,9 @@ class HeadPass(Pass):
         output = work.output
         _make_room(graph_module)
         with graph.inserting_before(output):
-            value = _append_pooling(work)
+            value = _append_pooling(work, _pools(traced, self.pool))
             if self.kind != "none":
-                width = pooled_width(traced)
+                width = pooled_width(traced, self.pool)
                 device = next((t.device for t in graph_module.parameters()), torch.device("cpu"))
                 layers = head_module(width, self.classes, self.kind, self.hidden, self.seed, device=device)
                 for name, layer in layers.named_children():
@@ -85,7 +98,7 @@ class HeadPass(Pass):
     def ensures(self, before: TracedModule, after: TracedModule) -> None:
         """One row of logits (or features) for each image."""
         batch = before.input_specs[0].shape[0]
-        width = pooled_width(before) if self.kind == "none" else self.classes
+        width = pooled_width(before, self.pool) if self.kind == "none" else self.classes
         spec = after.output.meta["spec"]
         if not isinstance(spec, TensorSpec) or spec.shape != (batch, width):
             raise PassError(
@@ -125,36 +138,24 @@ def head_module(
     return nn.Sequential(layers)
 
 
-def pooled_width(traced: TracedModule) -> int:
+def pooled_width(traced: TracedModule, pool: PoolOption = "auto") -> int:
     """Number of pooled features of what `traced` returns, all crossing tensors together."""
-    width = 0
-    for source in _sources(traced):
-        spec: TensorSpec = source.meta["spec"]
-        dimensions = (0, *_pooled_dimensions(traced, spec))
-        width += math.prod(n for dimension, n in enumerate(spec.shape) if dimension not in dimensions)
-    return width
+    kinds = _pools(traced, pool)
+    return sum(pooled_channels(node.meta["spec"], kind) for node, kind in zip(_sources(traced), kinds, strict=True))
 
 
-def pool(value: Tensor) -> Tensor:
-    """What the head does to one crossing tensor: mean over its positions, ``(N, ...)`` to ``(N, C)``."""
-    dimensions = POOLED_DIMENSIONS[value.dim()]
-    return torch.mean(value, dimensions) if dimensions else value
-
-
-#: Over which dimensions a tensor of each rank is averaged.
-POOLED_DIMENSIONS: dict[int, tuple[int, ...]] = {2: (), 3: (1,), 4: (2, 3), 5: (2, 3, 4)}
-
-
-def _append_pooling(work: TracedModule) -> fx.Node:
+def _append_pooling(work: TracedModule, kinds: Sequence[Pool]) -> fx.Node:
     graph, sources = work.graph_module.graph, _sources(work)
     pooled: list[fx.Node] = []
-    for index, source in enumerate(sources, start=1):
-        dimensions = _pooled_dimensions(work, source.meta["spec"])
-        if not dimensions:
-            pooled.append(source)
-            continue
+    for index, (source, kind) in enumerate(zip(sources, kinds, strict=True), start=1):
         name = "head.pool" if len(sources) == 1 else f"head.pool{index}"
-        pooled.append(_labelled(graph.call_function(torch.mean, (source, dimensions)), name))
+        dimensions = averaged_dimensions(len(source.meta["spec"].shape), kind)
+        if kind == "class-token":
+            pooled.append(_labelled(graph.call_function(torch.select, (source, 1, 0)), name))
+        elif dimensions:
+            pooled.append(_labelled(graph.call_function(torch.mean, (source, dimensions)), name))
+        else:
+            pooled.append(source)
     if len(pooled) == 1:
         return pooled[0]
     return _labelled(graph.call_function(torch.cat, (pooled, 1)), "head.cat")
@@ -209,13 +210,18 @@ def _sources(traced: TracedModule) -> list[fx.Node]:
     return found
 
 
-def _pooled_dimensions(traced: TracedModule, spec: Spec) -> tuple[int, ...]:
-    if not isinstance(spec, TensorSpec) or not spec.dtype.is_floating_point or len(spec.shape) not in POOLED_DIMENSIONS:
-        raise PassError(
-            f"cannot put a head on {traced.name}: it returns {spec}, not a floating-point tensor of 2 to 5 dimensions; "
-            "cut it at a frontier that carries features"
-        )
-    return POOLED_DIMENSIONS[len(spec.shape)]
+def _pools(traced: TracedModule, option: PoolOption) -> list[Pool]:
+    """How each returned tensor is pooled."""
+    kinds: list[Pool] = []
+    for source in _sources(traced):
+        spec = source.meta["spec"]
+        if not can_be_pooled(spec):
+            raise PassError(
+                f"cannot put a head on {traced.name}: it returns {spec}, not a floating-point tensor of at least 2 "
+                "dimensions; cut it at a frontier that carries features"
+            )
+        kinds.append(chosen_pool(traced, source, option))
+    return kinds
 
 
 def _check_options(classes: int, kind: str, hidden: tuple[int, ...]) -> None:

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from netcut_fx.errors import InvalidFrontier
+from netcut_fx.frontier import find_frontier
 from netcut_fx.graph import TensorSpec, TracedModule
 from netcut_fx.passes import CutPass, cut_nodes, weightless
+from netcut_fx.passes.copying import copy_traced
+from netcut_fx.pooling import pool_of
 from netcut_fx.text import to_text
 from netcut_fx.tracing import trace
 from netcut_fx.verify import check, check_no_shared_storage
@@ -120,7 +123,20 @@ def test_names_and_weights_survive() -> None:
     assert after.graph_module.state_dict().keys() == kept.keys()
     for node in after.nodes:
         if node.op != "output":
-            assert node.meta == traced.by_name[node.name].meta
+            meta = dict(node.meta)
+            assert meta.pop("pool", None) == ("channels-first" if node.name == "stem_0" else None)
+            assert meta == traced.by_name[node.name].meta
+
+
+def test_how_the_source_pools_is_remembered_through_copies_and_further_cuts() -> None:
+    model, inputs = ZOO["transformer"]()
+    traced = trace(model, inputs)
+    last = CutPass(at="norm")(traced)
+    again = CutPass(at="blocks.0")(copy_traced(last))
+    assert pool_of(again, again.by_qualname["blocks.0.add#2"]) == "class-token"
+    assert again.by_qualname["blocks.0.add#2"].meta["pool"] == "class-token"
+    assert "pool" not in traced.by_qualname["norm"].meta
+    assert find_frontier(last, "blocks.0").pools == find_frontier(traced, "blocks.0").pools == ("class-token",)
 
 
 def test_without_weights() -> None:

@@ -96,7 +96,7 @@ def test_a_pass_of_another_package() -> None:
         ("zzz", "there is no pass 'zzz'; passes: cut, dead-code, fold-batch-norm, head, many, simplify"),
         (
             "head{clases=3}",
-            "pass 'head' has no option 'clases' (did you mean 'classes'?); options: classes, kind, hidden, seed",
+            "pass 'head' has no option 'clases' (did you mean 'classes'?); options: classes, kind, hidden, seed, pool",
         ),
         ("dead-code{x=1}", "pass 'dead-code' has no option 'x'; it has none"),
         ("head{classes=ten}", "option 'classes' of pass 'head' cannot be 'ten'; give a whole number"),
