@@ -18,8 +18,7 @@ import torch
 from torch import nn
 
 from cost_models import Calibration
-from netcut_fx.backends.base import Backend, CompiledModule, Progress
-from netcut_fx.code_version import sources_digest
+from netcut_fx.backends.base import Backend, CompiledModule
 from netcut_fx.cutting import cut
 from netcut_fx.data import Dataset
 from netcut_fx.decision import Validated, choose, rank_retrained
@@ -27,6 +26,8 @@ from netcut_fx.errors import DeadlineUnmet, NetcutError, TraceError
 from netcut_fx.features import pooled_features
 from netcut_fx.frontier import deepest_frontier, require_frontiers
 from netcut_fx.graph import Frontier, TracedModule, state_hash
+from netcut_fx.job_keys import network_key, target_key
+from netcut_fx.job_messages import all_broken, progress_of, training_line
 from netcut_fx.job_options import RunOptions
 from netcut_fx.job_values import Finished, Reporter, StageRecord
 from netcut_fx.latency import LatencyModel, kernels_of_cuts
@@ -35,16 +36,8 @@ from netcut_fx.passes.head import HeadPass
 from netcut_fx.profiling import profile_network
 from netcut_fx.quick import QuickResult, quick_heads
 from netcut_fx.retraining import TrainedCandidate, retrain
-from netcut_fx.text import to_text
 from netcut_fx.tracing import trace
 from netcut_fx.workspace import Workspace
-
-#: Code that decides what the stored stages hold: an edit makes old results belong to another run.
-_FEATURE_SOURCES = ("features.py", "layout.py", "tracing.py", "preprocess.py", "data.py", "passes/head.py")
-_TIMING_SOURCES = (
-    *("measure.py", "profiling.py", "backends/tvm/lower.py", "backends/tvm/module.py", "backends/tvm/tune_worker.py"),
-    *("passes/fold_batch_norm.py", "passes/simplify.py"),
-)
 
 
 class Job:
@@ -70,29 +63,17 @@ class Job:
         before = state_hash(model)
         with self._stage("trace"):
             height, width = dataset.preprocess.size
-            self.traced = trace(model, torch.zeros(1, 3, height, width), name=name)
+            image = torch.zeros(1, 3, height, width)
+            self.traced = trace(model, image, name=name, leaf_modules=options.leaf_modules, via=options.via)
             self.uncut = deepest_frontier(self.traced)
-            found = require_frontiers(self.traced, granularity=options.granularity, max_width=options.max_width)
+            wanted, most = options.granularity, options.max_width
+            found = require_frontiers(self.traced, granularity=wanted, max_width=most, ignored=options.ignored)
             self.frontiers = (*(f for f in found if f.nodes != self.uncut.nodes), self.uncut)
         if state_hash(model) != before:
             raise TraceError(f"tracing changed the weights of {name}; report this with the model")
-        self.head = HeadPass(dataset.class_count, options.head, options.hidden, options.seed)
-        self.network_key = {
-            "code": sources_digest(_FEATURE_SOURCES),
-            "torch": torch.__version__,
-            "graph": to_text(self.traced),
-            "weights": self.traced.state_hash(),
-            "data": dataset.digest,
-            "seed": options.seed,
-            "frontiers": [list(f.nodes) for f in self.frontiers],
-        }
-        self.target_key = {
-            **self.network_key,
-            "timing_code": sources_digest(_TIMING_SOURCES),
-            "target": backend.target.fingerprint(),
-            "trials": options.trials,
-            "head": [options.head, *options.hidden],
-        }
+        self.head = HeadPass(dataset.class_count, options.head, options.hidden, options.seed, options.pool)
+        self.network_key = network_key(self.traced, self.frontiers, dataset.digest, options)
+        self.target_key = target_key(self.network_key, backend.target.fingerprint(), options)
 
     @property
     def database(self) -> Path:
@@ -124,7 +105,7 @@ class Job:
         while winner is None:
             met = self._measure_until_met(waiting, deadline_ms, uncut_measured, measured, refused)
             if not met:
-                raise DeadlineUnmet(_all_broken(measured, deadline_ms))
+                raise DeadlineUnmet(all_broken(measured, deadline_ms))
             for name in met:
                 uncut = name == self.uncut.name
                 trained[name] = uncut_trained if uncut else self._retrain(self._by_name(name), features[name])
@@ -174,6 +155,7 @@ class Job:
                     self.frontiers,
                     self.dataset,
                     progress=lambda done, total: self.reporter.progress(done, total, "images"),
+                    pool=self.options.pool,
                 )
                 stage.save_arrays(features)
         with self._stage("quick heads"):
@@ -204,7 +186,7 @@ class Job:
                 trials=self.options.trials,
                 database=self.database,
                 seed=self.options.seed,
-                progress=_forward(self.reporter),
+                progress=progress_of(self.reporter),
             )
             self._reused = report.searched == 0
             if report.failed_trials:
@@ -263,7 +245,7 @@ class Job:
                 checkpoint_dir=self.workspace.training,
                 features=features,
                 progress=lambda record: self.reporter.progress(
-                    int(record.get("epoch", 0)), self.options.retrain.epochs, _training_line(record)
+                    int(record.get("epoch", 0)), self.options.retrain.epochs, training_line(record)
                 ),
             )
             self._reused = trained.resumed
@@ -312,25 +294,3 @@ class Job:
                 "finished stages are safe, free some space and run the same command again"
             ) from error
         self.stages.append(StageRecord(name, time.monotonic() - start, self._reused))
-
-
-def _all_broken(measured: dict[str, Measurement], deadline_ms: float) -> str:
-    fastest = min(measured, key=lambda name: measured[name].ms)
-    return (
-        f"every feasible candidate broke the deadline of {deadline_ms:.3f} ms when measured; the fastest, cut at "
-        f"{fastest}, took {measured[fastest].ms:.3f} ms: allow at least that, tune with more --trials, or run on a "
-        "quiet machine"
-    )
-
-
-def _forward(reporter: Reporter) -> Progress:
-    def forward(done: int, total: int, what: str) -> None:
-        reporter.progress(done, total, what)
-
-    return forward
-
-
-def _training_line(record: Any) -> str:
-    accuracy = record.get("validation_accuracy", record.get("accuracy"))
-    shown = f", validation {accuracy:.1%}" if isinstance(accuracy, float) else ""
-    return f"{record.get('stage', 'train')}{shown}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from netcut_fx.decision import check_deadline
 from netcut_fx.errors import SpecError
+from netcut_fx.ignored_scope import IgnoredScope
 from netcut_fx.passes.head import HeadKind
+from netcut_fx.pooling import PoolOption
 from netcut_fx.retraining_options import RetrainOptions
+from netcut_fx.tracing import Via
 
 Granularity = Literal["block", "kernel", "node"]
 
@@ -33,10 +36,18 @@ class RunOptions:
         ``block``, ``kernel`` or ``node``: where cuts are looked for.
     max_width : int
         How many tensors may cross a cut.
+    ignored : IgnoredScope
+        Where no cut may be. The uncut network stays a candidate all the same.
     head : str
         ``netcut`` or ``linear``.
     hidden : (int, int)
         Widths of the hidden layers of the ``netcut`` head.
+    pool : str
+        How the head pools what crosses: ``auto`` as the network suggests, ``mean`` or ``class-token``.
+    leaf_modules : tuple of str
+        Modules that stay whole when the network is traced: paths, or names of classes.
+    via : str
+        How it is traced: ``auto``, ``fx`` or ``export``.
     shortlist : int
         How many candidates are retrained in full.
     retrain : RetrainOptions
@@ -52,8 +63,12 @@ class RunOptions:
     trials: int = 24
     granularity: Granularity = "block"
     max_width: int = 1
+    ignored: IgnoredScope = field(default_factory=IgnoredScope)
     head: HeadKind = "netcut"
     hidden: tuple[int, int] = (256, 128)
+    pool: PoolOption = "auto"
+    leaf_modules: tuple[str, ...] = ()
+    via: Via = "auto"
     shortlist: int = 2
     retrain: RetrainOptions = field(default_factory=RetrainOptions)
     seed: int = 0
@@ -75,3 +90,7 @@ class RunOptions:
                 raise SpecError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.head not in ("netcut", "linear"):
             raise SpecError(f"head is netcut or linear, got {self.head!r}")
+        if self.pool not in get_args(PoolOption):
+            raise SpecError(f"pool is {', '.join(get_args(PoolOption))}, got {self.pool!r}")
+        if self.via not in get_args(Via):
+            raise SpecError(f"via is {', '.join(get_args(Via))}, got {self.via!r}")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from netcut_fx.cli import options as opt
-from netcut_fx.cli.graphs import traced_model
+from netcut_fx.cli.networks import ignored_scope, traced_model
 
 if TYPE_CHECKING:
     from netcut_fx.passes.head import HeadKind
+    from netcut_fx.pooling import PoolOption
 
 
 def estimate(
@@ -20,8 +21,14 @@ def estimate(
     input_size: opt.InputSize = None,
     classes: opt.Classes = 10,
     head: opt.Head = "netcut",
+    pool: opt.Pool = "auto",
     granularity: opt.Granularity = "block",
     max_width: opt.MaxWidth = 1,
+    ignore_name: opt.IgnoreName = None,
+    ignore_module: opt.IgnoreModule = None,
+    ignore_op: opt.IgnoreOp = None,
+    leaf_module: opt.LeafModule = None,
+    via: opt.Via = "auto",
     target: opt.Target = "native",
     threads: opt.Threads = 1,
     trials: opt.Trials = 24,
@@ -47,11 +54,16 @@ def estimate(
     from netcut_fx.passes.head import HeadPass
     from netcut_fx.profiling import profile_network
 
-    traced = traced_model(model, weights, input_size)
-    found = require_frontiers(traced, granularity=cast("Granularity", granularity), max_width=max_width)
+    traced = traced_model(model, weights, input_size, None, leaf_module, via)
+    found = require_frontiers(
+        traced,
+        granularity=cast("Granularity", granularity),
+        max_width=max_width,
+        ignored=ignored_scope(ignore_name, ignore_module, ignore_op),
+    )
     uncut = deepest_frontier(traced)
     listed = (*(f for f in found if f.nodes != uncut.nodes), uncut)
-    new_head = HeadPass(classes, cast("HeadKind", head))
+    new_head = HeadPass(classes, cast("HeadKind", head), pool=cast("PoolOption", pool))
     backend = verbs.tvm_backend(target, threads)
     if calibration is not None and calibration.exists():
         evidence = Calibration.load(calibration, fingerprint=backend.target.fingerprint())
@@ -101,8 +113,11 @@ def compile(
     at: Annotated[str | None, typer.Option(help="frontier to cut at; without it the whole network is compiled")] = None,
     classes: Annotated[int | None, typer.Option(help="classes of a new head on the cut")] = None,
     head: opt.Head = "netcut",
+    pool: opt.Pool = "auto",
     weights: opt.Weights = None,
     input_size: opt.InputSize = None,
+    leaf_module: opt.LeafModule = None,
+    via: opt.Via = "auto",
     normalize: Annotated[str | None, typer.Option(help="as for run; stored for the runtime")] = None,
     target: opt.Target = "native",
     threads: opt.Threads = 1,
@@ -124,11 +139,13 @@ def compile(
     from netcut_fx.measure import Stopwatch
     from netcut_fx.model_spec import recommended_normalize
     from netcut_fx.passes.head import HeadPass
+    from netcut_fx.pooling import check_pool_option
     from netcut_fx.preprocess import Preprocess
 
-    network = traced_model(model, weights, input_size)
+    check_pool_option(pool)
+    network = traced_model(model, weights, input_size, None, leaf_module, via)
     if at is not None:
-        new_head = None if classes is None else HeadPass(classes, cast("HeadKind", head))
+        new_head = None if classes is None else HeadPass(classes, cast("HeadKind", head), pool=cast("PoolOption", pool))
         network = cut(network, at, head=new_head)
     elif classes is not None:
         raise SpecError("--classes puts a new head on a cut; give --at as well")

@@ -1,77 +1,19 @@
-"""``netcut frontiers``, ``cut``, ``opt`` and ``passes``: everything that edits graphs and compiles nothing."""
+"""``netcut cut``, ``opt`` and ``passes``: everything that edits graphs and compiles nothing."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from netcut_fx.cli import options as opt
+from netcut_fx.cli.networks import traced_model
 
 if TYPE_CHECKING:
-    from netcut_fx.graph import TracedModule
-
-
-def traced_model(model: str, weights: Path | None, input_size: str | None) -> TracedModule:
-    """Load and trace the network of a SPEC."""
-    import torch
-
-    from netcut_fx.model_spec import load_model
-    from netcut_fx.tracing import trace
-
-    height, width = opt.parse_size(input_size) or (224, 224)
-    return trace(load_model(model, weights), torch.zeros(1, 3, height, width), name=model)
-
-
-def frontiers(
-    model: opt.Model,
-    weights: opt.Weights = None,
-    input_size: opt.InputSize = None,
-    granularity: opt.Granularity = "block",
-    max_width: opt.MaxWidth = 1,
-    as_json: opt.AsJson = False,
-) -> None:
-    """List every valid place to cut MODEL, shallow to deep."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from netcut_fx.frontier import require_frontiers
-    from netcut_fx.job_options import Granularity
-
-    traced = traced_model(model, weights, input_size)
-    found = require_frontiers(traced, granularity=cast("Granularity", granularity), max_width=max_width)
-    rows: list[dict[str, Any]] = [
-        {
-            "name": f.name,
-            "granularity": f.granularity,
-            "width": f.width,
-            "shape": [list(spec.shape) for spec in f.specs],
-            "kept_params": f.kept_params,
-            "removed_params": f.removed_params,
-            "kept_flops": f.kept_flops,
-        }
-        for f in found
-    ]
-    if as_json:
-        opt.print_json({"model": model, "frontiers": rows})
-        return
-    table = Table(title=escape(f"{model}: {len(rows)} frontiers"))
-    table.add_column("frontier")
-    for column in ("shape", "width", "params kept", "params removed", "MFLOPs kept"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(
-            escape(row["name"]),
-            " ".join("x".join(str(n) for n in shape) for shape in row["shape"]),
-            str(row["width"]),
-            f"{row['kept_params']:,}",
-            f"{row['removed_params']:,}",
-            f"{row['kept_flops'] / 1e6:.1f}",
-        )
-    Console().print(table)
+    from netcut_fx.passes.head import HeadKind
+    from netcut_fx.pooling import PoolOption
 
 
 def cut(
@@ -79,8 +21,12 @@ def cut(
     at: Annotated[str, typer.Option(help="name of the frontier, as netcut frontiers lists it")],
     classes: Annotated[int | None, typer.Option(help="classes of the new head; without it features come out")] = None,
     head: opt.Head = "netcut",
+    pool: opt.Pool = "auto",
     weights: opt.Weights = None,
     input_size: opt.InputSize = None,
+    inputs: opt.Input = None,
+    leaf_module: opt.LeafModule = None,
+    via: opt.Via = "auto",
     out: Annotated[Path | None, typer.Option(help="write the cut network as a torch.export program (.pt2)")] = None,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -89,11 +35,13 @@ def cut(
 
     from netcut_fx import cutting
     from netcut_fx.atomic_files import atomic_write, report_storage_errors
-    from netcut_fx.passes.head import HeadKind, HeadPass
+    from netcut_fx.passes.head import HeadPass
+    from netcut_fx.pooling import check_pool_option
     from netcut_fx.text import to_text
 
-    traced = traced_model(model, weights, input_size)
-    new_head = None if classes is None else HeadPass(classes, cast("HeadKind", head))
+    check_pool_option(pool)
+    traced = traced_model(model, weights, input_size, inputs, leaf_module, via)
+    new_head = None if classes is None else HeadPass(classes, cast("HeadKind", head), pool=cast("PoolOption", pool))
     trn = cutting.cut(traced, at, head=new_head)
     if out is not None:
         examples = tuple(torch.zeros(spec.shape, dtype=spec.dtype) for spec in trn.input_specs)
@@ -120,6 +68,9 @@ def opt_(
     ] = False,
     weights: opt.Weights = None,
     input_size: opt.InputSize = None,
+    inputs: opt.Input = None,
+    leaf_module: opt.LeafModule = None,
+    via: opt.Via = "auto",
     as_json: opt.AsJson = False,
 ) -> None:
     """Run graph passes over MODEL and print the result in text form."""
@@ -128,7 +79,7 @@ def opt_(
     from netcut_fx.text import to_text
 
     pipeline = parse_pipeline(passes)
-    traced = traced_model(model, weights, input_size)
+    traced = traced_model(model, weights, input_size, inputs, leaf_module, via)
     texts: list[str] = []
     timing = Timing()
     rewritten = pipeline.observed_by(Dump(texts.append), timing)(traced)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from netcut_fx.cli import options as opt
+from netcut_fx.cli.networks import ignored_scope
 
 
 def run(
@@ -30,7 +31,13 @@ def run(
     trials: opt.Trials = 24,
     granularity: opt.Granularity = "block",
     max_width: opt.MaxWidth = 1,
+    ignore_name: opt.IgnoreName = None,
+    ignore_module: opt.IgnoreModule = None,
+    ignore_op: opt.IgnoreOp = None,
     head: opt.Head = "netcut",
+    pool: opt.Pool = "auto",
+    leaf_module: opt.LeafModule = None,
+    via: opt.Via = "auto",
     shortlist: Annotated[int, typer.Option(help="candidates that are retrained in full")] = 2,
     epochs: Annotated[int, typer.Option(help="most epochs of fine-tuning per candidate")] = 8,
     seed: Annotated[int, typer.Option(help="of splits, heads, training and search")] = 0,
@@ -44,7 +51,9 @@ def run(
     from netcut_fx.cli.console import ConsoleReporter, print_result
     from netcut_fx.job_options import Granularity, RunOptions
     from netcut_fx.passes.head import HeadKind
+    from netcut_fx.pooling import PoolOption
     from netcut_fx.retraining_options import RetrainOptions
+    from netcut_fx.tracing import Via
     from netcut_fx.workspace import Workspace
 
     chosen = RunOptions(
@@ -55,7 +64,11 @@ def run(
         trials=trials,
         granularity=cast("Granularity", granularity),
         max_width=max_width,
+        ignored=ignored_scope(ignore_name, ignore_module, ignore_op),
         head=cast("HeadKind", head),
+        pool=cast("PoolOption", pool),
+        leaf_modules=tuple(leaf_module or ()),
+        via=cast("Via", via),
         shortlist=shortlist,
         retrain=RetrainOptions(epochs=epochs),
         seed=seed,

@@ -25,6 +25,35 @@ Trials = Annotated[int, typer.Option(help="schedules tried per kernel; 0 leaves 
 Database = Annotated[Path, typer.Option(help="folder of tuning records, shared by all networks")]
 Classes = Annotated[int, typer.Option(help="classes of the new head")]
 Head = Annotated[str, typer.Option(help="head to put on the cut: netcut or linear")]
+Pool = Annotated[
+    str, typer.Option(help="how the head pools features: auto (as the network suggests), mean or class-token")
+]
+IgnoreName = Annotated[
+    list[str] | None, typer.Option("--ignore-name", metavar="NAME", help="no cut at this frontier or node; repeatable")
+]
+IgnoreModule = Annotated[
+    list[str] | None,
+    typer.Option("--ignore-module", metavar="PATTERN", help="no cut inside these modules, as in 'layer4*'; repeatable"),
+]
+IgnoreOp = Annotated[
+    list[str] | None,
+    typer.Option("--ignore-op", metavar="KIND", help="no cut behind these operations, as in add or ReLU; repeatable"),
+]
+LeafModule = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--leaf-module", metavar="PATH_OR_CLASS", help="modules that stay whole when MODEL is traced; repeatable"
+    ),
+]
+Via = Annotated[str, typer.Option(help="how MODEL is traced: auto, fx or export")]
+Input = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="[NAME=]SHAPE[:TYPE]",
+        help="an input other than one image, as in 1x3x224x224 or ids=1x16:int64; repeatable, in order or all by name",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
 
 DEFAULT_DATABASE = Path("build/tuning")
