@@ -43,7 +43,7 @@ def main() -> int:
     options.add_argument("--one", default=None, help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.one is not None:
-        print(json.dumps(model_row(_by_name()[chosen.one])))
+        print(json.dumps(model_row(_named(chosen.one))))
         return 0
     known: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() and not chosen.again else {}
     result: dict[str, Any] = {
@@ -163,6 +163,13 @@ def summary(result: dict[str, Any], names: list[str]) -> dict[str, Any]:
 def _by_name() -> dict[str, Network]:
     found = [*torchvision_networks(), *transformers_networks()]
     return {f"{network.source}/{network.name}": network for network in found}
+
+
+def _named(name: str) -> Network:
+    """One network, without importing the package that it is not of."""
+    source, own = name.split("/", 1)
+    found = torchvision_networks() if source == "torchvision" else transformers_networks(own)
+    return next(network for network in found if network.name == own)
 
 
 def _in_own_process(name: str) -> dict[str, Any]:

@@ -79,16 +79,19 @@ def torchvision_networks() -> list[Network]:
     ]
 
 
-def transformers_networks() -> list[Network]:
-    """The image classifiers of transformers, each in its default configuration, but those of `NOT_TAKEN`."""
+def transformers_networks(only: str | None = None) -> list[Network]:
+    """The image classifiers of transformers, each in its default configuration, but those of `NOT_TAKEN`.
+
+    With `only` no other network than that one is imported.
+    """
     torchvision_module("torchvision")
     names: dict[str, Any] = importlib.import_module(
         "transformers.models.auto.modeling_auto"
     ).MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
     found: list[Network] = []
     for kind, classes in names.items():
-        if kind not in NOT_TAKEN:
-            name = classes[0] if isinstance(classes, (tuple, list)) else classes
+        name = classes[0] if isinstance(classes, (tuple, list)) else classes
+        if kind not in NOT_TAKEN and only in (None, name.removesuffix("ForImageClassification")):
             make = getattr(importlib.import_module("transformers"), name)
             size = getattr(make.config_class(), "image_size", 224)
             # EfficientNet's default is B7, meant for 600 x 600: the graph is the same at 224.

@@ -30,6 +30,7 @@ _EXPORTS = {
     "Decision": "netcut_fx.decision",
     "Frontier": "netcut_fx.graph",
     "HeadPass": "netcut_fx.passes.head",
+    "IgnoredScope": "netcut_fx.ignored_scope",
     "LatencyModel": "netcut_fx.latency",
     "Measurement": "netcut_fx.measure",
     "NetcutError": "netcut_fx.errors",
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from netcut_fx.frontier import frontiers as frontiers
     from netcut_fx.graph import Frontier as Frontier
     from netcut_fx.graph import TracedModule as TracedModule
+    from netcut_fx.ignored_scope import IgnoredScope as IgnoredScope
     from netcut_fx.job_options import RunOptions as RunOptions
     from netcut_fx.latency import LatencyModel as LatencyModel
     from netcut_fx.measure import Measurement as Measurement

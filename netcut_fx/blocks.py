@@ -13,14 +13,17 @@ lies between two neighbouring separators (positions that every path passes) when
       the shape has no shortcut of its own).
    c. Otherwise, if it holds composite modules, it is a container.
    d. What is left is a mere chain of layers. It is a block if it is repeated: if another such chain has the same class
-      and the same weighted operations (the depthwise and pointwise pair of MobileNetV1).
+      and the same weighted operations (the depthwise and pointwise pair of MobileNetV1), or if a block has the same
+      ones, a depthwise convolution among them (an inverted residual that is written out in the stem).
 
 2. Parallel regions that belong to a container directly, because the residual additions are written out in its
    ``forward``, are blocks themselves if there are two or more of them, each up to its closing activation.
-3. What lies between two blocks and applies a weight is a block too: a DenseNet transition, a patch merging. The stem in
+3. Where less than two blocks are found, a depthwise convolution and the weighted layer behind it are a block wherever
+   they occur, if they do so more than once (MobileNetV1 as a flat list of layers).
+4. What lies between two blocks and applies a weight is a block too: a DenseNet transition, a patch merging. The stem in
    front of the first block and the layers behind the last are none.
-4. Where less than two blocks are found, nothing repeats; then every weighted layer ends a block, together with the
-   normalisation and activation behind it.
+5. Where still less than two blocks are found, nothing repeats; then every weighted layer ends a block, together with
+   the normalisation and activation behind it.
 
 A block ends with its module. The last block in a container that closes a parallel region ends with the container if
 nothing with parameters lies between: the last dense layer ends with the concatenation behind it.
@@ -71,6 +74,8 @@ def blocks(graph: CutGraph) -> tuple[Block, ...]:
     regions = _parallel_regions(graph, calls)
     spans = _composites(graph, calls, regions)
     spans += _loose_regions(graph, calls, regions, spans)
+    if len(spans) < 2:
+        spans += _separable(graph, calls, spans)
     spans = sorted(set(spans), key=lambda span: (span.last, span.first))
     spans += _between(graph, calls, spans)
     if len(spans) < 2:
@@ -131,7 +136,8 @@ def _composites(graph: CutGraph, calls: ModuleCalls, regions: Iterable[_Region])
         else:
             chains.append(call)
     alike = Counter((chain.type_key, chain.signature) for chain in chains)
-    chosen += [chain for chain in chains if alike[chain.type_key, chain.signature] > 1]
+    separable = {call.signature for call in chosen if any(calls.depthwise[call.first : call.last + 1])}
+    chosen += [c for c in chains if alike[c.type_key, c.signature] > 1 or c.signature in separable]
     return [_extended(calls, call, owners) for call in chosen]
 
 
@@ -185,8 +191,18 @@ def _loose_regions(
     return [_Span(_name(graph, end), region.first, end) for region, end in zip(loose, ends, strict=True)]
 
 
-def _between(graph: CutGraph, calls: ModuleCalls, spans: list[_Span]) -> list[_Span]:
+def _separable(graph: CutGraph, calls: ModuleCalls, spans: Iterable[_Span]) -> list[_Span]:
     """Rule 3."""
+    pairs = [
+        (first, second)
+        for first, second in pairwise(_weighted_outside(calls, spans))
+        if calls.depthwise[first] and not calls.depthwise[second]
+    ]
+    return [_layer(graph, calls, first, second) for first, second in pairs] if len(pairs) > 1 else []
+
+
+def _between(graph: CutGraph, calls: ModuleCalls, spans: list[_Span]) -> list[_Span]:
+    """Rule 4."""
     found: list[_Span] = []
     for before, after in pairwise(spans):
         first, last = before.last + 1, after.first - 1
@@ -198,18 +214,34 @@ def _between(graph: CutGraph, calls: ModuleCalls, spans: list[_Span]) -> list[_S
 
 
 def _layers(graph: CutGraph, calls: ModuleCalls, spans: Iterable[_Span]) -> list[_Span]:
-    """Rule 4."""
+    """Rule 5."""
+    return [_layer(graph, calls, position, position) for position in _weighted_outside(calls, spans)]
+
+
+def _weighted_outside(calls: ModuleCalls, spans: Iterable[_Span]) -> list[int]:
     inside = {p for span in spans for p in range(span.first, span.last + 1)}
-    layers = [p for p, weighted in enumerate(calls.weighted) if weighted and p not in inside]
-    ends = [_closing(graph, calls, p) for p in layers]
-    return [_Span(_name(graph, end), p, end) for p, end in zip(layers, ends, strict=True)]
+    return [p for p, weighted in enumerate(calls.weighted) if weighted and p not in inside]
+
+
+def _layer(graph: CutGraph, calls: ModuleCalls, first: int, last: int) -> _Span:
+    """From `first` to what closes the layer at `last`; named after its module if it has one of its own."""
+    end = _closing(graph, calls, last)
+    module = calls.innermost[end]
+    own = not module.is_generic and module.weights == 1 and module.last == end
+    return _Span(module.path if own else _name(graph, end), first, end)
 
 
 def _closing(graph: CutGraph, calls: ModuleCalls, position: int) -> int:
-    """Follow normalisation and activation: what keeps the shape, is used by nobody else, and applies no weight."""
+    """Follow normalisation and activation.
+
+    They keep the shape, are used by nobody else, apply no weight, and do not begin another module that does.
+    """
     while len(graph.users[position]) == 1:
         after = graph.users[position][0]
         if after >= len(graph.order) or len(graph.sources[after]) > 1 or calls.weighted[after]:
+            break
+        module = calls.innermost[after]
+        if module.weights and not module.first <= position <= module.last:
             break
         node, spec = graph.order[after], graph.order[after].meta["spec"]
         if not isinstance(spec, TensorSpec) or spec != graph.order[position].meta["spec"]:

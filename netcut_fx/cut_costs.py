@@ -10,6 +10,7 @@ from torch import fx
 
 from netcut_fx.cut_graph import CutGraph, parameters_of
 from netcut_fx.cut_search import Cut
+from netcut_fx.flops import flops_by_position
 
 
 @dataclass
@@ -43,8 +44,7 @@ class CutCosts:
     def kept_flops(self, cut: Cut) -> int:
         """Floating-point operations of the trunk; a multiply-add counts as two."""
         sums = self._prefix_flops
-        more = sum(self._node_flops(n) for n in self._more_nodes(cut))
-        return (sums[cut.base] if cut.base >= 0 else 0) + more
+        return (sums[cut.base] if cut.base >= 0 else 0) + sum(self._flops[p] for p in cut.more)
 
     def _more_nodes(self, cut: Cut) -> list[fx.Node]:
         """Nodes kept beyond the base of a cut."""
@@ -59,10 +59,9 @@ class CutCosts:
     def _more_params(self, cut: Cut) -> dict[int, int]:
         return {id(p): p.numel() for n in self._more_nodes(cut) for p in parameters_of(self.graph.traced, n)}
 
-    def _node_flops(self, node: fx.Node) -> int:
-        from netcut_fx.ops import node_flops
-
-        return node_flops(self.graph.traced, node)
+    @cached_property
+    def _flops(self) -> list[int]:
+        return flops_by_position(self.graph)
 
     @cached_property
     def _added(self) -> tuple[tuple[fx.Node, ...], ...]:
@@ -87,4 +86,4 @@ class CutCosts:
 
     @cached_property
     def _prefix_flops(self) -> tuple[int, ...]:
-        return tuple(accumulate(sum(map(self._node_flops, nodes)) for nodes in self._added))
+        return tuple(accumulate(self._flops))

@@ -15,39 +15,16 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 
 from torch import fx, nn
 
 from netcut_fx.effects import Effects, observe
 from netcut_fx.graph import TracedModule
+from netcut_fx.shape_operations import reads_shape_only
 
-_SHAPE_METHODS = frozenset(
-    {"size", "dim", "ndimension", "numel", "nelement", "stride", "storage_offset", "element_size", "get_device"}
-    | {
-        "is_floating_point",
-        "is_complex",
-        "is_contiguous",
-        "new_zeros",
-        "new_ones",
-        "new_empty",
-        "new_full",
-        "new_tensor",
-    }
-)
-_SHAPE_ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "device", "layout", "is_cuda", "requires_grad", "itemsize"})
-_SHAPE_FUNCTIONS = frozenset(
-    {
-        "zeros_like",
-        "ones_like",
-        "empty_like",
-        "full_like",
-        "rand_like",
-        "randn_like",
-        "numel",
-        "is_floating_point",
-        "len",
-    }
-)
+#: Least distance between two positions whose live values are listed.
+_LIVE_DISTANCE = 16
 
 
 @dataclass(frozen=True)
@@ -118,10 +95,51 @@ class CutGraph:
                     stack.append(operand)
         return tuple(found)
 
-    def base(self, position: int) -> int:
-        """Largest separator before `position`: all up to it is an ancestor of it. The last input if there is none."""
-        index = bisect_right(self.separators, position - 1)
-        return max(self.separators[index - 1] if index else -1, self.inputs - 1)
+    @cached_property
+    def first_need(self) -> tuple[int, ...]:
+        """The first position that needs each; that of the output where none does."""
+        found = [len(self.order)] * len(self.order)
+        for position in range(len(self.order) - 1, -1, -1):
+            for need in self.needs[position]:
+                found[need] = position
+        return tuple(found)
+
+    @cached_property
+    def first_needed_by(self) -> dict[int, list[int]]:
+        """The positions that each is the first to need."""
+        found: dict[int, list[int]] = {}
+        for position, need in enumerate(self.first_need):
+            found.setdefault(need, []).append(position)
+        return found
+
+    @cached_property
+    def unneeded(self) -> tuple[int, ...]:
+        """At each position, how many of those up to it only positions behind it need."""
+        changes = (1 - len(self.first_needed_by.get(position, ())) for position in range(len(self.order)))
+        return tuple(accumulate(changes))
+
+    def live_behind(self, position: int) -> list[int]:
+        """The positions up to `position` that are used behind it, in order."""
+        index = bisect_right(self._live_lists, position, key=lambda entry: entry[0]) - 1
+        start, live = self._live_lists[index]
+        candidates = (*live, *range(start + 1, position + 1))
+        return [p for p in candidates if self.last_use[p] > position]
+
+    @cached_property
+    def _live_lists(self) -> list[tuple[int, tuple[int, ...]]]:
+        """What is live behind some positions; the distance to the next grows with the list, so all take linear room."""
+        found: list[tuple[int, tuple[int, ...]]] = [(-1, ())]
+        live: dict[int, None] = {}
+        ending: dict[int, list[int]] = {}
+        for position, last in enumerate(self.last_use):
+            for done in ending.pop(position, ()):
+                del live[done]
+            if last > position:
+                live[position] = None
+                ending.setdefault(last, []).append(position)
+            if position - found[-1][0] > max(len(live), _LIVE_DISTANCE):
+                found.append((position, tuple(live)))
+        return found
 
     @cached_property
     def _nodes(self) -> tuple[fx.Node, ...]:
@@ -209,7 +227,7 @@ class _Builder:
                 operands.append(current)
             self.operands[node] = tuple(dict.fromkeys(operands))
             from_input = node.op == "placeholder" and node.meta["spec"] is not None
-            if from_input or (not self._shape_only(node) and any(o in self.carrying for o in operands)):
+            if from_input or (not reads_shape_only(node) and any(o in self.carrying for o in operands)):
                 self.carrying.add(node)
                 overwritten.update(self.effects.written.get(node.name, ()))
             for storage in self.effects.written.get(node.name, ()):
@@ -236,7 +254,7 @@ class _Builder:
             if node not in needed:
                 continue
             needed.update(self.operands[node])
-            if node in live and not self._shape_only(node):
+            if node in live and not reads_shape_only(node):
                 live.update(self.operands[node])
                 for operand in self.operands[node]:
                     read_later.update(self.effects.storages[operand.name])
@@ -253,15 +271,6 @@ class _Builder:
             }
             found[node] = next(iter(sets)) if len(sets) == 1 else frozenset().union(*sets)
         return found
-
-    def _shape_only(self, node: fx.Node) -> bool:
-        if node.op == "call_method":
-            return str(node.target) in _SHAPE_METHODS
-        if node.op != "call_function":
-            return False
-        if node.target is getattr:
-            return str(node.args[1]) in _SHAPE_ATTRIBUTES
-        return str(getattr(node.target, "__name__", "")) in _SHAPE_FUNCTIONS
 
 
 def parameters_of(traced: TracedModule, node: fx.Node) -> tuple[nn.Parameter, ...]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from itertools import takewhile
 
 from netcut_fx.cut_graph import CutGraph
 from netcut_fx.errors import InvalidFrontier
@@ -69,27 +70,33 @@ def closure(graph: CutGraph, ends: Sequence[int]) -> Cut:
 
 
 def _plain_closure(graph: CutGraph, ends: Sequence[int]) -> Cut:
-    last = ends[-1]
-    base = graph.base(last)
-    if graph.base(last + 1) >= last:
-        base = graph.base(last + 1)
-        return Cut(_crossing(graph, base, ()), base)
-    kept: set[int] = set()
-    stack = [p for p in ends if p > base]
-    while stack:
-        position = stack.pop()
-        if position not in kept:
-            kept.add(position)
-            stack += [p for p in graph.needs[position] if p > base]
-    more = tuple(sorted(kept))
-    return Cut(_crossing(graph, base, more), base, more)
+    """What `ends` need, found from the last of them downwards, until all that lies below is kept.
+
+    All up to a position is kept if every value made there and not needed there is kept: those number
+    ``graph.unneeded[position]``. So the time depends on what the cut leaves out, not on the size of the network.
+    """
+    kept = {*ends, *range(graph.inputs)}
+    base = ends[-1]
+    known = sum(graph.first_need[p] > base for p in kept)
+    more: list[int] = []
+    while known < graph.unneeded[base]:
+        if base in kept:
+            more.append(base)
+            known -= 1
+            kept.update(graph.needs[base])
+        known += sum(p in kept for p in graph.first_needed_by.get(base, ()))
+        base -= 1
+    return Cut(_crossing(graph, base, more[::-1]), base, tuple(more[::-1]))
 
 
 def _crossing(graph: CutGraph, base: int, more: Sequence[int]) -> tuple[int, ...]:
-    # Of what is kept up to the base only a separator, or the inputs before the first one, can be used behind it.
-    border = range(graph.inputs) if base < graph.inputs else (base,)
     kept = set(more)
-    return tuple(p for p in (*border, *more) if any(user > base and user not in kept for user in graph.users[p]))
+    # The last users are looked at first: where a value is used all over the network, they tell at once.
+    return tuple(
+        p
+        for p in (*graph.live_behind(base), *more)
+        if any(user not in kept for user in takewhile(lambda user: user > base, reversed(graph.users[p])))
+    )
 
 
 def all_cuts(graph: CutGraph, width: int, may_cross: Sequence[bool]) -> Iterator[Cut]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from torch import fx, nn
 
 from netcut_fx.cut_graph import CutGraph, parameters_of
+from netcut_fx.graph import TensorSpec
 
 #: Operations that make a parameter of two or more dimensions a weight. Elsewhere it is an offset, a scale, a table.
 _WEIGHTED = (
@@ -24,6 +25,8 @@ _WEIGHTED = (
     "bilinear",
     "embedding",
 )
+#: Ends the name of what applies a depthwise convolution.
+_DEPTHWISE = " depthwise"
 _GENERIC = frozenset({"Sequential", "ModuleList", "ModuleDict", "Module"})
 
 
@@ -60,8 +63,10 @@ class ModuleCall:
 
     @cached_property
     def type_key(self) -> tuple[object, ...]:
-        """What is equal for calls of the same kind of module; of containers, the weighted operations have to agree."""
-        return (self.kind, self.signature) if self.is_generic else (self.kind,)
+        """What is equal for calls of the same kind of module; of containers, what they hold has to agree."""
+        if not self.is_generic:
+            return (self.kind,)
+        return (self.kind, self.signature, tuple(child.kind for child in self.children))
 
     def walk(self) -> Iterator[ModuleCall]:
         """Yield this call and all inside, outer before inner, in execution order."""
@@ -84,6 +89,8 @@ class ModuleCalls:
         For each position, the innermost call that contains it.
     weighted : tuple of bool
         For each position, whether it applies a weight: convolution, linear, attention.
+    depthwise : tuple of bool
+        For each position, whether it is a convolution where each channel has a filter of its own.
     parametrised : tuple of bool
         For each position, whether it has any parameter.
     """
@@ -91,6 +98,7 @@ class ModuleCalls:
     root: ModuleCall
     innermost: tuple[ModuleCall, ...]
     weighted: tuple[bool, ...]
+    depthwise: tuple[bool, ...]
     parametrised: tuple[bool, ...]
 
     def enclosing(self, first: int, last: int) -> ModuleCall:
@@ -112,11 +120,12 @@ def module_calls(graph: CutGraph) -> ModuleCalls:
     opened: list[tuple[str, ModuleCall]] = [("", root)]
     innermost: list[ModuleCall] = []
     weighted: list[bool] = []
+    depthwise: list[bool] = []
     parametrised: list[bool] = []
     signatures: dict[ModuleCall, list[str]] = {root: []}
     seen: set[fx.Node] = set()
     for i, node in enumerate(graph.order):
-        wanted = [("", "", ""), *_stack(node)]
+        wanted = [("", "", ""), *modules_around(node)]
         depth = 0
         while depth < min(len(opened), len(wanted)) and opened[depth][0] == wanted[depth][0]:
             depth += 1
@@ -127,6 +136,7 @@ def module_calls(graph: CutGraph) -> ModuleCalls:
             opened.append((key, call))
             signatures[call] = []
         weight = _weight_kind(graph, i)
+        depthwise.append(weight is not None and weight.endswith(_DEPTHWISE))
         parametrised.append(any(parameters_of(graph.traced, n) for n in (node, *graph.uncounted(i, seen))))
         weighted.append(weight is not None)
         innermost.append(opened[-1][1])
@@ -137,11 +147,11 @@ def module_calls(graph: CutGraph) -> ModuleCalls:
                 signatures[call].append(weight)
     for call, kinds in signatures.items():
         call.signature = tuple(kinds)
-    return ModuleCalls(root, tuple(innermost), tuple(weighted), tuple(parametrised))
+    return ModuleCalls(root, tuple(innermost), tuple(weighted), tuple(depthwise), tuple(parametrised))
 
 
-def _stack(node: fx.Node) -> list[tuple[str, str, str]]:
-    """(call, path, class) of the modules around a node, outermost first, without the leaf module that it is itself."""
+def modules_around(node: fx.Node) -> list[tuple[str, str, str]]:
+    """List (call, path, class) of the modules around a node, outermost first; the module that it calls is not one."""
     recorded = node.meta.get("nn_module_stack")
     if recorded:
         entries = [(key, str(path), _class_name(kind)) for key, (path, kind) in recorded.items()]
@@ -157,18 +167,28 @@ def _class_name(kind: object) -> str:
 
 
 def _weight_kind(graph: CutGraph, position: int) -> str | None:
+    """What applies a weight at `position`, as a word; None if nothing does."""
     node = graph.order[position]
     if node.op == "call_module":
         module = graph.traced.graph_module.get_submodule(str(node.target))
-        normalises = isinstance(module, (nn.LayerNorm, nn.GroupNorm)) or "norm" in type(module).__name__.lower()
-        if normalises or not any(p.ndim >= 2 for p in module.parameters()):
+        name = type(module).__name__
+        if isinstance(module, (nn.LayerNorm, nn.GroupNorm)) or "norm" in name.lower():
             return None
-        return type(module).__name__
-    name = str(node.target) if node.op == "call_method" else str(getattr(node.target, "__name__", ""))
-    if not any(word in name for word in _WEIGHTED):
+        weights = [p for p in module.parameters() if p.ndim >= 2]
+    else:
+        name = str(node.target) if node.op == "call_method" else str(getattr(node.target, "__name__", ""))
+        if not any(word in name for word in _WEIGHTED):
+            return None
+        weights = [p for n in node.all_input_nodes for p in _parameters_behind(graph, n) if p.ndim >= 2]
+    if not weights:
         return None
-    held = (p for n in node.all_input_nodes for p in _parameters_behind(graph, n))
-    return name if any(p.ndim >= 2 for p in held) else None
+    return name + _DEPTHWISE if any(_is_depthwise(node, weight) for weight in weights) else name
+
+
+def _is_depthwise(node: fx.Node, weight: nn.Parameter) -> bool:
+    spec = node.all_input_nodes[0].meta["spec"]
+    many = isinstance(spec, TensorSpec) and len(spec.shape) == weight.ndim > 2 and spec.shape[1] > 1
+    return many and weight.shape[1] == 1 and weight.shape[2:].numel() > 1
 
 
 def _parameters_behind(graph: CutGraph, node: fx.Node) -> Iterator[nn.Parameter]:

@@ -108,16 +108,13 @@ def test_equal_where_the_class_token_is_averaged_instead_or_always_taken() -> No
     _seen_by_the_head(traced, [f for f in found if f.specs[0].shape[1:] in ((17, 8), (8,))], "class-token")
 
 
-_MASK_LOST = pytest.mark.xfail(strict=True, reason="needed_nodes overlooks writes by ATen's fill_ through a view")
-
-
 @pytest.mark.parametrize(
     ("name", "via"),
     [
         ("VisionTransformer", "fx"),
         ("VisionTransformer", "export"),
         ("SwinTransformer", "fx"),
-        pytest.param("SwinTransformer", "export", marks=_MASK_LOST),
+        ("SwinTransformer", "export"),
     ],
 )
 def test_equal_for_torchvision(name: str, via: Via) -> None:

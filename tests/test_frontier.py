@@ -86,18 +86,21 @@ def test_every_frontier_is_found_by_its_name(name: str) -> None:
     traced = traced_zoo(name)
     for granularity in ("block", "kernel", "node"):
         for frontier in frontiers(traced, granularity=granularity, max_width=3):
-            assert find_frontier(traced, frontier.name) == frontier
+            assert find_frontier(traced, frontier.name).nodes == frontier.nodes
             assert explain(traced, frontier.name) is None
 
 
-def test_a_frontier_carries_its_coarsest_granularity() -> None:
+def test_a_frontier_tells_whether_a_block_ends_there() -> None:
     traced = traced_zoo("residual")
-    at_nodes = frontiers(traced, granularity="node")
-    assert {f.granularity for f in at_nodes} == {"block", "kernel", "node"}
-    assert {f.name for f in at_nodes if f.granularity == "block"} == {f.name for f in frontiers(traced)}
-    assert {f.name for f in frontiers(traced, granularity="kernel")} == {
-        f.name for f in at_nodes if f.granularity in ("block", "kernel")
-    }
+    blocks = {f.name for f in frontiers(traced)}
+    for granularity in ("kernel", "node"):
+        found = frontiers(traced, granularity=granularity)
+        assert {f.name for f in found if f.granularity == "block"} == blocks
+        assert {f.granularity for f in found} == {"block", granularity}
+    kernels, nodes = (frontiers(traced, granularity=g) for g in ("kernel", "node"))
+    assert {f.nodes for f in kernels} < {f.nodes for f in nodes}
+    assert find_frontier(traced, "stem.2").granularity == deepest_frontier(traced).granularity == "node"
+    assert find_frontier(traced, "layer1.0").granularity == "block"
 
 
 def test_a_frontier_is_found_by_its_node_or_an_enclosing_module() -> None:
@@ -161,9 +164,39 @@ def _generated(length: int, *, branches: bool) -> TracedModule:
 
 
 def test_a_chain_of_5000_nodes() -> None:
+    """Deeper than Python recurses."""
     traced = _generated(5000, branches=False)
     assert len(frontiers(traced, granularity="node", max_width=2)) == 4999
     assert deepest_frontier(traced).name == "neg#4999"
+    assert frontiers(traced) == ()
+    assert "no parameter removed" in str(explain(traced, "fc"))
+    x = torch.randn(2, 4)
+    assert torch.equal(cut_nodes(traced, find_frontier(traced, "neg#4998").nodes).graph_module(x), x)
+
+
+def test_a_value_that_all_blocks_use_does_not_slow_the_search() -> None:
+    """What is looked at for each block end stays the same, although no single tensor separates the network."""
+
+    class Gated(nn.Module):
+        def __init__(self, length: int) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(length))
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            gate, x = torch.sigmoid(x), torch.relu(x)
+            for layer in self.layers:
+                x = x + torch.relu(layer(x)) * gate
+            return self.fc(x)
+
+    for length in (5, 50):
+        traced = trace(Gated(length), torch.zeros(2, 4))
+        graph = cut_graph(traced)
+        assert len(graph.separators) < 4
+        found = frontiers(traced, max_width=3)
+        assert len(found) == length
+        cuts = [cut_search.closure(graph, [graph.position[n] for n in f.nodes]) for f in found]
+        assert max(len(cut.more) for cut in cuts) <= 6
 
 
 def test_wide_search_stays_local_in_a_deep_network() -> None:

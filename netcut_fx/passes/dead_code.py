@@ -27,14 +27,14 @@ class DeadCode(Pass):
 
     def call(self, traced: TracedModule) -> TracedModule:
         """Copy what is needed."""
-        needed = needed_nodes(traced.graph_module)
+        needed = needed_nodes(traced)
         dead = {node.name for node in traced.nodes if node not in needed}
         work = copy_traced(traced, without=dead)
         return retrace(work.graph_module, traced.name, traced.input_specs)
 
     def ensures(self, before: TracedModule, after: TracedModule) -> None:
         """Every remaining node matters, and the result has the same form."""
-        needed = needed_nodes(after.graph_module)
+        needed = needed_nodes(after)
         for node in after.nodes:
             if node not in needed:
                 raise PassError(f"dead-code left {node.meta['qualname']} in {after.name}, which nothing uses")

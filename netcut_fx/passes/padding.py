@@ -9,8 +9,9 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from netcut_fx.graph import TensorSpec
-from netcut_fx.passes.inplace import alias_groups, written_groups
+from netcut_fx.effects import observe
+from netcut_fx.graph import TensorSpec, TracedModule
+from netcut_fx.passes.inplace import written_memory
 from netcut_fx.passes.rewriting import absorb_following, absorb_preceding, argument, set_argument
 
 _PADS = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
@@ -26,8 +27,9 @@ _FUNCTIONS: dict[Any, int] = {
 _PADDING_POSITION = 4
 
 
-def merge_padding(graph_module: fx.GraphModule) -> None:
+def merge_padding(traced: TracedModule) -> None:
     """Drop paddings by nothing and move symmetric ones of zeros into the one convolution that reads them, in place."""
+    graph_module, writers = traced.graph_module, _writers(traced)
     calls = Counter(
         id(graph_module.get_submodule(str(node.target)))
         for node in graph_module.graph.nodes
@@ -40,11 +42,13 @@ def merge_padding(graph_module: fx.GraphModule) -> None:
         source = node.args[0]
         if not any(widths):
             # It still copies, which protects the source from what is written into the copy.
-            if not _written(graph_module, (source, node)):
+            if not writers[source] and not writers[node]:
                 absorb_following(source, node)
             continue
         reader = next(iter(node.users)) if len(node.users) == 1 else None
-        if reader is None or reader.args[:1] != (node,) or _overwritten_between(graph_module, source, node, reader):
+        if reader is None or reader.args[:1] != (node,):
+            continue
+        if any(node < writer < reader for writer in writers[source]):
             continue
         own = _own_padding(graph_module, reader, calls)
         added = None if own is None else _symmetric(widths, len(own), node)
@@ -112,12 +116,10 @@ def _set_padding(graph_module: fx.GraphModule, reader: fx.Node, padding: tuple[i
     module._reversed_padding_repeated_twice = [width for width in reversed(padding) for _ in range(2)]
 
 
-def _written(graph_module: fx.GraphModule, nodes: tuple[fx.Node, ...]) -> bool:
-    groups, written = alias_groups(graph_module), written_groups(graph_module)
-    return any(groups[node] in written for node in nodes)
-
-
-def _overwritten_between(graph_module: fx.GraphModule, source: fx.Node, first: fx.Node, last: fx.Node) -> bool:
-    """Whether `source` changes after `first` read it and before `last` would."""
-    writers = written_groups(graph_module).get(alias_groups(graph_module)[source], [])
-    return any(first < writer < last for writer in writers)
+def _writers(traced: TracedModule) -> dict[fx.Node, list[fx.Node]]:
+    """For each node, those that write into memory that its value lives in."""
+    storages, written = observe(traced).storages, written_memory(traced)
+    return {
+        node: [writer for memory in storages.get(node.name, ()) for writer in written.get(memory, ())]
+        for node in traced.nodes
+    }
