@@ -38,11 +38,10 @@ def activations(traced: TracedModule, names: set[str], image: Tensor) -> tuple[d
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
             if n.name in names:
-                found[n.name] = value.clone()
+                found[n.name] = value.detach().clone()
             return value
 
-    with torch.no_grad():
-        return found, Recorder(traced.graph_module).run(image)
+    return found, Recorder(traced.graph_module).run(image)
 
 
 @contextlib.contextmanager
@@ -83,18 +82,21 @@ def cut_row(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Cut at every frontier and compare with the source; also the source's activations by fx node name.
 
-    Every trunk's output is compared with the activation of the uncut graph at that node. That graph itself is compared
-    with the source: its output, and where a frontier is the end of a module, with what this module returns there.
+    Each trimmed network, head included, runs once; what crosses the cut is compared with the activation of the uncut
+    graph at that node. That graph itself is compared with the source: its output, and where a frontier is the end of a
+    module, what this module returns there.
     """
     names = {node for frontier in frontiers for node in frontier.nodes}
     by_name = {f.nodes[0]: f.name for f in frontiers if f.width == 1}
     with hooked(model, set(by_name.values())) as modules, torch.no_grad():
         answer = first_tensor(model(image))
-    truth, own_answer = activations(traced, names, image)
+    with torch.no_grad():
+        truth, own_answer = activations(traced, names, image)
     pairs = [(truth[node], modules[name]) for node, name in by_name.items() if name in modules]
     # A module may return its frontier in another shape, or return something else beside it.
     pairs = [(one, other) for one, other in pairs if one.shape == other.shape]
     own = first_tensor(own_answer)
+    checked = len(pairs)
     exact = equal(own, answer) and all(equal(*pair) for pair in pairs)
     worst = max([relative_error(own, answer), *(relative_error(*pair) for pair in pairs)])
     wrong: list[str] = []
@@ -103,22 +105,20 @@ def cut_row(
     head = HeadPass(CLASSES)
     for frontier in frontiers:
         start = time.perf_counter()
-        trunk = cut(traced, frontier)
+        trn = cut(traced, frontier, head=head)
         seconds.append(time.perf_counter() - start)
-        with torch.no_grad():
-            found = trunk.graph_module(image)
-        found = (found,) if isinstance(found, Tensor) else tuple(found)
-        given = [truth[node] for node in frontier.nodes]
-        if not all(map(equal, found, given)):
+        found, logits = activations(trn, set(frontier.nodes), image)
+        pairs = [(found[node], truth[node]) for node in frontier.nodes]
+        if not all(equal(*pair) for pair in pairs):
             wrong.append(frontier.name)
-        worst = max([worst, *map(relative_error, found, given)])
-        if not _gradient_reaches_the_first_layer(head(trunk), image):
+        worst = max([worst, *(relative_error(*pair) for pair in pairs)])
+        if not _gradient_reaches_the_first_layer(trn, logits):
             without_gradient.append(frontier.name)
     row: dict[str, Any] = {
         "cuts": len(frontiers),
         "exact": exact and not wrong,
         "worst_relative_error": worst,
-        "checked_against_modules": len(pairs),
+        "checked_against_modules": checked,
         "gradients": not without_gradient,
         "cut_seconds": statistics.median(seconds),
     }
@@ -127,9 +127,8 @@ def cut_row(
     return row, truth
 
 
-def _gradient_reaches_the_first_layer(trn: TracedModule, image: Tensor) -> bool:
-    logits = trn.graph_module(image)
-    if logits.shape != (image.shape[0], CLASSES):
+def _gradient_reaches_the_first_layer(trn: TracedModule, logits: Tensor) -> bool:
+    if logits.shape[1:] != (CLASSES,):
         return False
     logits.square().sum().backward()
     weights = [p for name, p in trn.graph_module.named_parameters() if not name.startswith("head.")]

@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,9 @@ def main() -> int:
     options.add_argument("--again", action="store_true")
     options.add_argument("--only", nargs="+", default=None)
     options.add_argument("--summary", action="store_true")
+    options.add_argument(
+        "--jobs", type=int, default=1, help="processes at a time; with more than one, seconds say little"
+    )
     options.add_argument("--one", default=None, help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.one is not None:
@@ -57,13 +62,14 @@ def main() -> int:
     names = list(_by_name())
     if not chosen.summary:
         wanted = names if chosen.only is None else [name for name in names if name.split("/", 1)[1] in chosen.only]
-        for number, name in enumerate(wanted, start=1):
-            if name in result["models"] and chosen.only is None:
-                continue
-            result["models"][name] = row = _in_own_process(name)
-            shown = {key: row.get(key) for key in ("traced_by", "block", "exact", "gradients", "error")}
-            print(f"{number}/{len(wanted)} {name}: {shown}", flush=True)
-            _write(result, names)
+        wanted = [name for name in wanted if chosen.only is not None or name not in result["models"]]
+        with ThreadPoolExecutor(chosen.jobs) as pool:
+            done = {pool.submit(_in_own_process, name, chosen.jobs): name for name in wanted}
+            for number, future in enumerate(as_completed(done), start=1):
+                result["models"][done[future]] = row = future.result()
+                shown = {key: row.get(key) for key in ("traced_by", "block", "exact", "gradients", "error")}
+                print(f"{number}/{len(wanted)} {done[future]}: {shown}", flush=True)
+                _write(result, names)
         if chosen.only is None:
             result["counts"] = result["counts"] or counts()
             _write(result, names)
@@ -172,9 +178,11 @@ def _named(name: str) -> Network:
     return next(network for network in found if network.name == own)
 
 
-def _in_own_process(name: str) -> dict[str, Any]:
+def _in_own_process(name: str, jobs: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.frontiers", "--one", name]
-    done = subprocess.run(command, cwd=HERE.parent, check=False, capture_output=True, text=True)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, cwd=HERE.parent, env=environment, check=False, capture_output=True, text=True)
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
     last = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]

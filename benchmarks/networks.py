@@ -137,6 +137,7 @@ class MobileNetV1(nn.Module):
         self.classifier = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         return self.classifier(self.pool(self.features(x)).flatten(1))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from netcut_fx.errors import PassError
 from netcut_fx.graph import TensorSpec, TracedModule
@@ -124,12 +124,17 @@ def _nothing_dangling(traced: TracedModule) -> Iterator[Complaint]:
 
 def _finite(traced: TracedModule) -> Iterator[Complaint]:
     for name, tensor in traced.graph_module.named_parameters():
-        if not tensor.is_meta and tensor.is_floating_point() and not bool(torch.isfinite(tensor.detach()).all()):
+        if not tensor.is_meta and tensor.is_floating_point() and not _all_finite(tensor.detach()):
             yield name, "it holds NaN or infinity; load intact weights"
     # A mask is a buffer and may well hold minus infinity.
     for name, tensor in traced.graph_module.named_buffers():
         if not tensor.is_meta and tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
             yield name, "it holds NaN; load intact weights"
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    # A sum is much cheaper and finite only if every element is; large elements may overflow it.
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
 def _specs_agree(traced: TracedModule) -> Iterator[Complaint]:
