@@ -59,7 +59,9 @@ def main() -> int:
         "scale": known.get("scale", {}),
         "models": known.get("models", {}),
     }
-    names = list(_by_name())
+    networks = _by_name()
+    # The largest last: whoever interrupts has most of the rows.
+    names = sorted(networks, key=lambda name: networks[name].parameters)
     if not chosen.summary:
         wanted = names if chosen.only is None else [name for name in names if name.split("/", 1)[1] in chosen.only]
         wanted = [name for name in wanted if chosen.only is not None or name not in result["models"]]

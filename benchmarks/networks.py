@@ -34,12 +34,15 @@ class Network:
         Gives the module.
     size : int
         Height and width of its input.
+    parameters : int
+        How many its source says it has; 0 if it does not say.
     """
 
     name: str
     source: str
     make: Callable[[], nn.Module]
     size: int = 224
+    parameters: int = 0
 
     def build(self) -> nn.Module:
         """The network in eval mode; the same weights every time."""
@@ -74,6 +77,7 @@ def torchvision_networks() -> list[Network]:
             "torchvision",
             partial(models.get_model, name, weights=None, **quick.get(name, {})),
             sizes.get(name, 224),
+            models.get_model_weights(name).DEFAULT.meta["num_params"],
         )
         for name in models.list_models(module=models)
     ]

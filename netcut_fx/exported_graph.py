@@ -151,6 +151,9 @@ class _Translation:
 
     def _call(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
         """One call; sizes are asked for as torch.fx does, so that what only needs a shape is seen as such."""
+        # A copy that was not needed where memory lay otherwise while exporting has left no node. Then no view fits.
+        if target is torch.ops.aten.view.default:
+            target = torch.ops.aten.reshape.default
         method = _SIZES.get(target)
         if method is not None:
             return self.graph.call_method(method, args, kwargs)
