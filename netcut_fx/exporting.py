@@ -1,0 +1,200 @@
+"""A network as a file that others read: torch.export programs (``.pt2``) and ONNX."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from netcut_fx.atomic_files import atomic_write, report_storage_errors
+from netcut_fx.errors import BackendError, SpecError
+from netcut_fx.graph import TracedModule
+from netcut_fx.spec_text import one_line
+
+Format = Literal["onnx", "pt2"]
+
+#: Largest difference of an answer, relative to the largest answer, between an exported file and torch.
+TOLERANCE = 1e-3
+
+
+def network_beside(bundle: Path) -> Path:
+    """Where ``netcut run`` and ``netcut compile`` write the network that a bundle was compiled from."""
+    return bundle.with_name(f"{bundle.name}.pt2")
+
+
+def program_of(network: TracedModule, *, dynamic_batch: bool = False) -> ExportedProgram:
+    """Export a traced network.
+
+    Parameters
+    ----------
+    network : TracedModule
+        With the weights it has.
+    dynamic_batch : bool
+        Leave the first dimension of every input open; otherwise shapes are those it was traced with.
+
+    Raises
+    ------
+    BackendError
+        If torch.export refuses it, for instance since the graph is bound to one batch size.
+    """
+    examples = [torch.zeros(spec.shape, dtype=spec.dtype) for spec in network.input_specs]
+    return _exported(network.graph_module, examples, network.name, dynamic_batch)
+
+
+def with_dynamic_batch(program: ExportedProgram) -> ExportedProgram:
+    """The same program with the first dimension of every input open."""
+    return _exported(program.module(check_guards=False), example_inputs(program), "the program", dynamic_batch=True)
+
+
+def example_inputs(program: ExportedProgram) -> list[Tensor]:
+    """Zeros of the shapes that a program was exported with, the batch of an open first dimension being 1."""
+    specs = program.graph_signature.user_inputs
+    shapes = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    found: list[Tensor] = []
+    for name in specs:
+        value: Tensor = shapes[cast(str, name)]
+        found.append(torch.zeros([n if isinstance(n, int) else 1 for n in value.shape], dtype=value.dtype))
+    return found
+
+
+def write_program(program: ExportedProgram, out: Path) -> None:
+    """Write a ``.pt2`` file, whole or not at all."""
+    # Torch's own writer aborts the process where the disk is full, so it writes to memory.
+    data = io.BytesIO()
+    torch.export.save(program, data)
+    _put(out, data.getvalue())
+
+
+def read_program(path: Path) -> ExportedProgram:
+    """Read a ``.pt2`` file.
+
+    Raises
+    ------
+    SpecError
+        If it is none.
+    """
+    try:
+        return torch.export.load(io.BytesIO(path.read_bytes()))
+    except OSError as error:
+        raise SpecError(f"cannot read the network {path}: {error.strerror}; give a .pt2 or .onnx file") from error
+    except Exception as error:
+        raise SpecError(
+            f"{path} is no torch.export program ({one_line(error)}); write it with netcut export --format pt2"
+        ) from error
+
+
+def write_onnx(program: ExportedProgram, out: Path) -> None:
+    """Write an ONNX file, weights included, that onnx.checker accepts.
+
+    Raises
+    ------
+    BackendError
+        If onnx or onnxscript is missing, or an operation has no ONNX form.
+    """
+    for package in ("onnx", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise BackendError(
+                f"writing ONNX needs {package}, which is not installed; install it with: pip install 'netcut-fx[peers]'"
+            )
+    import onnx
+
+    try:
+        with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+            warnings.simplefilter("ignore")  # of its own deprecations; what it cannot do is an exception
+            converted: Any = torch.onnx.export(program, (), dynamo=True, verbose=False)
+        model: Any = converted.model_proto
+        cast(Any, onnx).checker.check_model(model, full_check=True)
+    except Exception as error:
+        raise BackendError(f"this network has no ONNX form ({one_line(error)}); export it with --format pt2") from error
+    _put(out, model.SerializeToString())
+
+
+def onnx_error(out: Path, program: ExportedProgram, *, batches: Sequence[int] = (1,)) -> float | None:
+    """Largest relative difference between ONNX Runtime's answers to `out` and torch's; None without ONNX Runtime.
+
+    Raises
+    ------
+    BackendError
+        If it is above `TOLERANCE`.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
+        return None
+    import onnxruntime
+
+    session: Any = cast(Any, onnxruntime).InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+    module, worst = program.module(), 0.0
+    generator = torch.Generator().manual_seed(0)
+    for batch in batches:
+        inputs = [
+            torch.randn((batch, *x.shape[1:]), generator=generator).to(x.dtype) for x in example_inputs(program)
+        ]
+        with torch.inference_mode():
+            expected = _tensors(module(*inputs))
+        answers = session.run(None, {n: x.numpy() for n, x in zip(names, inputs, strict=True)})
+        worst = max(worst, *(relative_error(a, e.numpy()) for a, e in zip(answers, expected, strict=True)))
+    if not worst <= TOLERANCE:
+        raise BackendError(
+            f"ONNX Runtime answers otherwise than torch from {out}: relative error {worst:.1e} (allowed "
+            f"{TOLERANCE:.0e}); export with --format pt2"
+        )
+    return worst
+
+
+def relative_error(answer: Any, expected: Any) -> float:
+    """Largest difference of two arrays, relative to the largest entry of `expected`; infinite for other shapes."""
+    found, wanted = np.asarray(answer, np.float64), np.asarray(expected, np.float64)
+    if found.shape != wanted.shape:
+        return float("inf")
+    return float(np.abs(found - wanted).max() / max(np.abs(wanted).max(), np.finfo(np.float64).tiny))
+
+
+def _exported(module: nn.Module, examples: Sequence[Tensor], name: str, dynamic_batch: bool) -> ExportedProgram:
+    shapes: Any = None
+    if dynamic_batch:
+        # Torch takes a dimension of 1 for a constant.
+        examples = [torch.zeros((2, *x.shape[1:]), dtype=x.dtype) for x in examples]
+        # A graph module takes its inputs as *args, one tuple, where it has no signature of its own.
+        shapes = tuple({0: Dim("batch")} for _ in examples)
+    try:
+        with warnings.catch_warnings(), _quiet("torch.export", "torch._export"):
+            warnings.simplefilter("ignore")
+            return torch.export.export(module, tuple(examples), dynamic_shapes=shapes)
+    except Exception as error:
+        hint = "leave --dynamic-batch out: the graph may be bound to one batch size" if dynamic_batch else "report it"
+        raise BackendError(f"torch.export refuses {name} ({one_line(error, longest=160)}); {hint}") from error
+
+
+def _put(out: Path, data: bytes) -> None:
+    with report_storage_errors(f"write {out}", safe="nothing else was changed"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(out, data)
+
+
+def _tensors(answer: Any) -> tuple[Tensor, ...]:
+    return (answer,) if isinstance(answer, Tensor) else tuple(answer)
+
+
+class _quiet:  # noqa: N801
+    """Loggers that say nothing below errors while they are in it."""
+
+    def __init__(self, *names: str) -> None:
+        self._loggers = [logging.getLogger(name) for name in names]
+        self._levels = [logger.level for logger in self._loggers]
+
+    def __enter__(self) -> None:
+        for logger in self._loggers:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)
