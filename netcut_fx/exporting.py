@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import io
 import logging
@@ -62,7 +63,7 @@ def example_inputs(program: ExportedProgram) -> list[Tensor]:
     found: list[Tensor] = []
     for name in specs:
         value: Tensor = shapes[cast(str, name)]
-        found.append(torch.zeros([n if isinstance(n, int) else 1 for n in value.shape], dtype=value.dtype))
+        found.append(torch.zeros([1 if isinstance(n, torch.SymInt) else n for n in value.shape], dtype=value.dtype))
     return found
 
 
@@ -105,14 +106,12 @@ def write_onnx(program: ExportedProgram, out: Path) -> None:
             raise BackendError(
                 f"writing ONNX needs {package}, which is not installed; install it with: pip install 'netcut-fx[peers]'"
             )
-    import onnx
-
     try:
         with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
             warnings.simplefilter("ignore")  # of its own deprecations; what it cannot do is an exception
             converted: Any = torch.onnx.export(program, (), dynamo=True, verbose=False)
         model: Any = converted.model_proto
-        cast(Any, onnx).checker.check_model(model, full_check=True)
+        cast(Any, importlib.import_module("onnx")).checker.check_model(model, full_check=True)
     except Exception as error:
         raise BackendError(f"this network has no ONNX form ({one_line(error)}); export it with --format pt2") from error
     _put(out, model.SerializeToString())
@@ -128,16 +127,14 @@ def onnx_error(out: Path, program: ExportedProgram, *, batches: Sequence[int] = 
     """
     if importlib.util.find_spec("onnxruntime") is None:
         return None
-    import onnxruntime
-
-    session: Any = cast(Any, onnxruntime).InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    session: Any = cast(Any, importlib.import_module("onnxruntime")).InferenceSession(
+        str(out), providers=["CPUExecutionProvider"]
+    )
     names = [given.name for given in session.get_inputs()]
     module, worst = program.module(), 0.0
     generator = torch.Generator().manual_seed(0)
     for batch in batches:
-        inputs = [
-            torch.randn((batch, *x.shape[1:]), generator=generator).to(x.dtype) for x in example_inputs(program)
-        ]
+        inputs = [torch.randn((batch, *x.shape[1:]), generator=generator).to(x.dtype) for x in example_inputs(program)]
         with torch.inference_mode():
             expected = _tensors(module(*inputs))
         answers = session.run(None, {n: x.numpy() for n, x in zip(names, inputs, strict=True)})

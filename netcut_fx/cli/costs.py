@@ -1,4 +1,4 @@
-"""``netcut estimate``, ``compile`` and ``bench``: everything that needs the compiler or a clock."""
+"""``netcut estimate`` and ``compile``: everything that needs the compiler."""
 
 from __future__ import annotations
 
@@ -108,7 +108,9 @@ def compile(
     threads: opt.Threads = 1,
     trials: opt.Trials = 24,
     database: opt.Database = opt.DEFAULT_DATABASE,
-    out: Annotated[Path, typer.Option(help="folder of the bundle")] = Path("build/bundle"),
+    out: Annotated[
+        Path, typer.Option(help="folder of the bundle; the network itself goes beside it, as FOLDER.pt2")
+    ] = Path("build/bundle"),
     as_json: opt.AsJson = False,
 ) -> None:
     """Tune and compile MODEL, or a cut of it, into a bundle, with the weights it has."""
@@ -118,8 +120,10 @@ def compile(
     from netcut_fx.bundle import check_replaceable, write_bundle
     from netcut_fx.cli.console import ConsoleReporter
     from netcut_fx.cutting import cut
-    from netcut_fx.errors import SpecError
+    from netcut_fx.errors import BackendError, SpecError
+    from netcut_fx.exporting import network_beside, program_of, write_program
     from netcut_fx.graph import TensorSpec
+    from netcut_fx.kernel_rows import kernel_rows
     from netcut_fx.manifest import Manifest
     from netcut_fx.measure import Stopwatch
     from netcut_fx.model_spec import recommended_normalize
@@ -163,7 +167,7 @@ def compile(
                 input_shape=spec.shape,
                 output_shape=answer.shape,
                 frontier=at or "",
-                measurement=measured.to_json(),
+                measurement={**measured.to_json(), "kernels": kernel_rows(network, compiled)},
                 versions=dict(backend.target.toolchain),
             )
             write_bundle(
@@ -173,44 +177,11 @@ def compile(
                 params=files["params"],
                 manifest=manifest,
             )
+        try:
+            write_program(program_of(network), network_beside(out.absolute()))
+        except BackendError as error:
+            reporter.note(f"{error}; the bundle is complete, netcut bench --against needs the network from you")
     if as_json:
         opt.print_json({"bundle": str(out), "measured": measured.to_json(), "untuned_kernels": untuned})
     else:
         print(f"{out}: {measured}")
-
-
-def bench(
-    bundle: Annotated[Path, typer.Argument(help="folder that netcut run or netcut compile wrote")],
-    repeat: Annotated[int, typer.Option(help="rounds")] = 21,
-    any_cpu: Annotated[
-        bool, typer.Option("--any-cpu", help="also on another CPU model than it was measured on")
-    ] = False,
-    as_json: opt.AsJson = False,
-) -> None:
-    """Time a bundle on this machine, through the runtime that a device uses."""
-    from netcut_fx.measure import Stopwatch
-    from netcut_fx.runtime import load
-
-    with load(bundle, any_cpu=any_cpu) as runtime:
-        measured = Stopwatch(repeat=repeat).measure_timer(runtime.timer())
-        manifest = runtime.manifest
-        then = manifest.measurement.get("ms")
-        deadline_ms = manifest.measurement.get("deadline_ms")
-    if as_json:
-        opt.print_json(
-            {
-                "bundle": str(bundle),
-                "name": manifest.name,
-                "threads": manifest.threads,
-                "measured": measured.to_json(),
-                "measured_when_built_ms": then,
-                "deadline_ms": deadline_ms,
-                "meets_deadline": None if deadline_ms is None else measured.ms <= deadline_ms,
-            }
-        )
-        return
-    print(f"{manifest.name}: {measured}, {manifest.threads} thread(s)")
-    if then is not None:
-        print(f"when it was built: {then:.3f} ms")
-    if deadline_ms is not None:
-        print(f"deadline {deadline_ms:.3f} ms: {'met' if measured.ms <= deadline_ms else 'BROKEN'}")
