@@ -18,7 +18,7 @@ _KERNELS_SHOWN = 12
 
 def print_comparison(found: Comparison, manifest: Manifest) -> None:
     """Print the tables, what was measured when the bundle was built, and whether it meets its deadline."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 170)
     console.print(_artefacts(found, manifest))
     for count, peak in found.peaks.items():
         console.print(
@@ -39,7 +39,7 @@ def print_comparison(found: Comparison, manifest: Manifest) -> None:
 
 def _artefacts(found: Comparison, manifest: Manifest) -> Table:
     table = Table(title=escape(f"{manifest.name}, batch 1, {manifest.target.cpu_model}"))
-    table.add_column("runtime")
+    table.add_column("runtime", no_wrap=True)
     for column in ("threads", "median ms", "95 % interval", "p99 ms", "netcut is", "of peak FLOP/s", "of bandwidth"):
         table.add_column(column, justify="right")
     for column in ("memory MB", "relative error"):
