@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from netcut_fx.bundle import read_bundle
+from netcut_fx.bundle import read_bundle, write_bundle
 from netcut_fx.comparison import networks, peers
 from netcut_fx.comparison.process import PinnedProcess
 from netcut_fx.comparison.shares import Peak, kernel_shares, total
@@ -23,6 +24,7 @@ from netcut_fx.exporting import network_beside, program_of, read_program, write_
 from netcut_fx.frontier import frontiers
 from netcut_fx.host import pinned_cores, usable_cores
 from netcut_fx.passes.head import HeadPass
+from netcut_fx.runtime import load
 from netcut_fx.tracing import trace
 from tests.small_run import MODEL, SIZE, residual
 from tests.test_cli import netcut, refused
@@ -54,8 +56,6 @@ def test_compile_lists_the_kernels_and_writes_the_network_beside(bundle: Path):
     assert all(row["flops"] > 0 and row["bytes"] > 0 and row["tuned"] is False for row in rows)
     assert total({"kernels": rows}, "flops") == sum(row["flops"] for row in rows)
     x = torch.randn(1, 3, 32, 32)
-    from netcut_fx.runtime import load
-
     with load(bundle) as runtime, torch.inference_mode():
         expected = read_program(network_beside(bundle)).module()(x)
         np.testing.assert_allclose(runtime.logits(x.numpy()), expected, rtol=1e-3, atol=1e-4)
@@ -103,12 +103,19 @@ def test_each_peer_answers_as_the_bundle(bundle: Path, name: str):
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")
-def test_several_thread_counts(bundle: Path):
-    words = ("--against", "torch-eager", "--threads", "1", "2", "--no-peak", "--runs", "3", "--json")
-    done = netcut("bench", str(bundle), *words)
-    assert done.returncode == 0, done.stderr
-    timings = json.loads(done.stdout)["timings"]
-    assert [(t["name"], t["threads"]) for t in timings] == [("netcut", 1), ("torch-eager", 1), ("torch-eager", 2)]
+def test_several_thread_counts(bundle: Path, tmp_path: Path):
+    whole = read_bundle(bundle)
+    manifest = replace(whole.manifest, target=replace(whole.manifest.target, threads=2))
+    files = {"library": whole.library, "runtime_library": whole.runtime_library, "params": whole.params}
+    second = write_bundle(tmp_path / "second", manifest=manifest, **files)
+    words = ("--threads", "1", "2", "--no-peak", "--runs", "3", "--json")
+    for bundles, expected in (
+        ([bundle], [("netcut", 1), ("torch-eager", 1), ("torch-eager", 2)]),
+        ([bundle, second], [("netcut", 1), ("torch-eager", 1), ("netcut", 2), ("torch-eager", 2)]),
+    ):
+        done = netcut("bench", "--against", "torch-eager", *map(str, bundles), *words)
+        assert done.returncode == 0, done.stderr
+        assert [(t["name"], t["threads"]) for t in json.loads(done.stdout)["timings"]] == expected
     line = refused("bench", str(bundle), "--threads", "2")
     assert line.endswith("runs on 1 threads, which --threads does not list; its count is fixed when it is compiled")
 
