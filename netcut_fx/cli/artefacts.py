@@ -63,13 +63,20 @@ def bench(
     import importlib.util
     import json
 
+    from rich.console import Console
+    from rich.progress import Progress
+
     from netcut_fx.atomic_files import atomic_write, report_storage_errors
     from netcut_fx.cli.bench_table import print_comparison
-    from netcut_fx.cli.console import ConsoleReporter
     from netcut_fx.comparison.versus import compare
 
-    with ConsoleReporter() as reporter:
-        reporter.stage("bench")
+    # It is drawn between rounds only: a bar that moves by itself would take part in every measurement.
+    with Progress(console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
+        task = bar.add_task("load and check", total=None)
+
+        def progress(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=what, refresh=True)
+
         found = compare(
             bundle,
             peers=against or (),
@@ -79,7 +86,7 @@ def bench(
             runs=runs,
             any_cpu=any_cpu,
             peak=peak and importlib.util.find_spec("tvm") is not None,
-            progress=reporter.progress,
+            progress=progress,
         )
     own = next(timing for timing in found.timings if timing.bundle is not None)
     assert own.bundle is not None

@@ -20,7 +20,7 @@ from netcut_fx.comparison.peers import chosen_peers, version_of
 from netcut_fx.comparison.process import PinnedProcess
 from netcut_fx.comparison.shares import KernelShare, Peak, kernel_shares, total
 from netcut_fx.errors import BackendError, SpecError
-from netcut_fx.host import pinned_cores
+from netcut_fx.host import pinned_cores, usable_cores
 from netcut_fx.measure import Measurement
 
 #: Fewer single runs do not support a 99th percentile.
@@ -152,10 +152,10 @@ def compare(
         inputs = Path(scratch) / "inputs.npy"
         shape = read[0].manifest.input_shape
         np.save(inputs, np.random.default_rng(0).standard_normal((_ANSWERS, *shape[1:]), dtype=np.float32))
-        with _serve_bundle(read[0], any_cpu, pinned_cores(read[0].manifest.threads)) as first:
+        with _serve_bundle(read[0], any_cpu, _cores(read[0].manifest.threads)) as first:
             expected = _answers(first, inputs)
         for i, count in enumerate(counts):
-            cores = pinned_cores(count)
+            cores = _cores(count)
             with ExitStack() as stack:
                 served: list[tuple[PinnedProcess, Bundle | None]] = []
                 for bundle in read:
@@ -179,6 +179,8 @@ def compare(
 def _thread_counts(bundles: Sequence[Bundle], threads: Sequence[int] | None) -> tuple[int, ...]:
     own = [bundle.manifest.threads for bundle in bundles]
     counts = tuple(dict.fromkeys(own if threads is None else threads))
+    for count in set(counts) - set(own):
+        pinned_cores(count)
     for bundle, count in zip(bundles, own, strict=True):
         if count not in counts:
             raise SpecError(
@@ -191,6 +193,11 @@ def _thread_counts(bundles: Sequence[Bundle], threads: Sequence[int] | None) -> 
                 f"{bundles[0].manifest.input_shape}; compare bundles of one network"
             )
     return counts
+
+
+def _cores(threads: int) -> list[int]:
+    """Cores to pin to; where there are fewer than a bundle has threads, its runtime says whether that will do."""
+    return pinned_cores(min(threads, usable_cores()))
 
 
 def _serve_bundle(bundle: Bundle, any_cpu: bool, cores: Sequence[int]) -> PinnedProcess:
