@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
+import json
 import logging
+import os
 import warnings
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -76,21 +80,53 @@ def write_program(program: ExportedProgram, out: Path) -> None:
 
 
 def read_program(path: Path) -> ExportedProgram:
-    """Read a ``.pt2`` file.
+    """Read a ``.pt2`` file. Nothing in it is run: one that holds pickled objects or compiled code is refused.
 
     Raises
     ------
     SpecError
-        If it is none.
+        If it is none, or holds such things.
     """
     try:
-        return torch.export.load(io.BytesIO(path.read_bytes()))
+        data = path.read_bytes()
+        _refuse_code(data)
+        with _weights_only():
+            return torch.export.load(io.BytesIO(data))
     except OSError as error:
         raise SpecError(f"cannot read the network {path}: {error.strerror}; give a .pt2 or .onnx file") from error
     except Exception as error:
         raise SpecError(
             f"{path} is no torch.export program ({one_line(error)}); write it with netcut export --format pt2"
         ) from error
+
+
+def _refuse_code(data: bytes) -> None:
+    """Torch unpickles what an archive says is pickled, and loads libraries that it holds."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        compiled = [name for name in names if "/aotinductor/" in name or name.endswith((".so", ".cpp"))]
+        if compiled:
+            raise ValueError(f"it holds compiled code, {compiled[0]}")
+        for name in names:
+            if name.endswith(("_weights_config.json", "_constants_config.json")):
+                for entry in json.loads(archive.read(name))["config"].values():
+                    if entry["use_pickle"] or not entry["path_name"].startswith(("weight_", "tensor_")):
+                        raise ValueError(f"it holds a pickled object, {entry['path_name']}")
+
+
+@contextmanager
+def _weights_only() -> Generator[None]:
+    """Every ``torch.load`` below reads tensors only, whatever it asks for itself."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def write_onnx(program: ExportedProgram, out: Path) -> None:

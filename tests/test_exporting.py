@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +90,43 @@ def test_files_that_are_no_programs(tmp_path: Path):
     (tmp_path / "bad.pt2").write_bytes(b"nothing")
     with pytest.raises(SpecError, match=r"bad\.pt2 is no torch\.export program \(.*\); write it with netcut export"):
         exporting.read_program(tmp_path / "bad.pt2")
+
+
+class _Dangerous:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("unpickled",)
+
+
+@pytest.mark.parametrize("where", ["weights", "constants", "sample_inputs", "compiled"])
+def test_nothing_in_a_foreign_program_is_run(
+    trn: TracedModule, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    exporting.write_program(exporting.program_of(trn), tmp_path / "trn.pt2")
+    pickled = io.BytesIO()
+    torch.save(_Dangerous(), pickled)
+    with zipfile.ZipFile("trn.pt2") as source, zipfile.ZipFile("bad.pt2", "w") as bad:
+        for name in source.namelist():
+            data = source.read(name)
+            if where == "sample_inputs" and name.endswith("sample_inputs/model.pt"):
+                data = pickled.getvalue()
+            if where == "weights" and name.endswith("_weights_config.json"):
+                config = json.loads(data)
+                next(iter(config["config"].values()))["use_pickle"] = True
+                data = json.dumps(config).encode()
+            if where == "weights" and name.endswith("/weight_0"):
+                data = pickled.getvalue()
+            if where == "constants" and name.endswith("_constants_config.json"):
+                entry = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": False, "tensor_meta": None}
+                data = json.dumps({"config": {"x": entry}}).encode()
+            bad.writestr(name, data)
+        if where == "constants":
+            bad.writestr("archive/data/constants/opaque_obj_0", pickled.getvalue())
+        if where == "compiled":
+            bad.writestr("archive/data/aotinductor/model/model.so", b"")
+    with pytest.raises(SpecError, match=r"bad\.pt2 is no torch\.export program \(.*\); write it with netcut export"):
+        exporting.read_program(tmp_path / "bad.pt2")
+    assert not (tmp_path / "unpickled").exists()
 
 
 def test_relative_errors():

@@ -151,7 +151,8 @@ def compare(
         files = network_files(names, network, read[0], Path(scratch))
         inputs = Path(scratch) / "inputs.npy"
         shape = read[0].manifest.input_shape
-        np.save(inputs, np.random.default_rng(0).standard_normal((_ANSWERS, *shape[1:]), dtype=np.float32))
+        numbers = np.random.default_rng(0).standard_normal((_ANSWERS, *shape[1:]), dtype=np.float32)
+        np.save(inputs, numbers, allow_pickle=False)
         with _serve_bundle(read[0], any_cpu, _cores(read[0].manifest.threads)) as first:
             expected = _answers(first, inputs)
         for i, count in enumerate(counts):

@@ -75,7 +75,8 @@ def _done(artefact: Any, request: dict[str, Any]) -> dict[str, Any]:
     kind = request["do"]
     if kind == "answer":
         inputs = np.load(request["inputs"], allow_pickle=False)
-        np.save(request["answers"], np.concatenate([artefact.answer(inputs[i : i + 1]) for i in range(len(inputs))]))
+        answers = np.concatenate([artefact.answer(inputs[i : i + 1]) for i in range(len(inputs))])
+        np.save(request["answers"], answers, allow_pickle=False)
         return {}
     if kind == "time":
         if isinstance(artefact, _ServedBundle):
