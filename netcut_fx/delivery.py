@@ -17,7 +17,7 @@ from netcut_fx.atomic_files import atomic_write, partial_path, report_storage_er
 from netcut_fx.bundle import write_bundle
 from netcut_fx.errors import BackendError
 from netcut_fx.evaluate import predict_logits
-from netcut_fx.exporting import network_beside, program_of, write_program
+from netcut_fx.exporting import write_network_beside
 from netcut_fx.job_values import Finished, Reporter
 from netcut_fx.kernel_rows import kernel_rows
 from netcut_fx.manifest import Manifest
@@ -63,7 +63,7 @@ def deliver(job: Finished, folder: Path, reporter: Reporter) -> dict[str, Any]:
         result = result_of(job, bundle=str(bundle), report=str(report), agreement=agreement)
         write_report(result, report)
         write_bundle(bundle, **parts, manifest=manifest, report=report)
-        _write_network(job, network_beside(bundle), reporter)
+        write_network_beside(job.trained[job.chosen].traced, bundle, reporter.note)
         atomic_write(folder / "result.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
     return result
 
@@ -105,15 +105,6 @@ def check_agreement(job: Finished, bundle: Path, scratch: Path) -> dict[str, Any
             f"top-1 on {same} of {len(images)} images; compile with --trials 0 to see whether a tuned kernel is wrong"
         )
     return {"images": len(images), "max_relative_error": error, "same_top1": same}
-
-
-def _write_network(job: Finished, out: Path, reporter: Reporter) -> None:
-    """Write the chosen network itself beside its bundle: other runtimes and ``netcut export`` read it."""
-    try:
-        write_program(program_of(job.trained[job.chosen].traced), out)
-    except BackendError as error:
-        out.unlink(missing_ok=True)
-        reporter.note(f"{error}; the bundle is complete")
 
 
 def _manifest(job: Finished) -> Manifest:

@@ -10,7 +10,7 @@ import logging
 import os
 import warnings
 import zipfile
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -77,6 +77,16 @@ def write_program(program: ExportedProgram, out: Path) -> None:
     data = io.BytesIO()
     torch.export.save(program, data)
     _put(out, data.getvalue())
+
+
+def write_network_beside(network: TracedModule, bundle: Path, note: Callable[[str], None]) -> None:
+    """Write the network itself beside its bundle; where torch.export refuses it, `note` hears why and none is left."""
+    out = network_beside(bundle)
+    try:
+        write_program(program_of(network), out)
+    except BackendError as error:
+        out.unlink(missing_ok=True)
+        note(f"{error}; the bundle {bundle} is complete")
 
 
 def read_program(path: Path) -> ExportedProgram:

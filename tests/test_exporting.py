@@ -92,6 +92,40 @@ def test_files_that_are_no_programs(tmp_path: Path):
         exporting.read_program(tmp_path / "bad.pt2")
 
 
+class _OneImageOnly(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(1, 3, 32 * 32).mean(2)
+
+
+def test_a_network_bound_to_one_batch_size_says_so(tmp_path: Path):
+    traced = trace(_OneImageOnly(), torch.zeros(1, 3, 32, 32), name="one")
+    with pytest.raises(
+        BackendError, match=r"torch\.export refuses one \(.*\); leave --dynamic-batch out: the graph may"
+    ):
+        exporting.program_of(traced, dynamic_batch=True)
+    notes: list[str] = []
+    exporting.write_network_beside(traced, tmp_path / "bundle", notes.append)
+    assert notes == []
+    assert exporting.read_program(tmp_path / "bundle.pt2").module()(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+
+
+def test_a_network_that_cannot_be_exported_leaves_none_behind(
+    trn: TracedModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no such operator")
+
+    exporting.write_program(exporting.program_of(trn), tmp_path / "bundle.pt2")
+    monkeypatch.setattr(torch.export, "export", refuse)
+    notes: list[str] = []
+    exporting.write_network_beside(trn, tmp_path / "bundle", notes.append)
+    assert notes == [
+        "torch.export refuses residual@layer1.0 (RuntimeError: no such operator); report it; the bundle "
+        f"{tmp_path}/bundle is complete"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
 class _Dangerous:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, ("unpickled",)

@@ -120,8 +120,8 @@ def compile(
     from netcut_fx.bundle import check_replaceable, write_bundle
     from netcut_fx.cli.console import ConsoleReporter
     from netcut_fx.cutting import cut
-    from netcut_fx.errors import BackendError, SpecError
-    from netcut_fx.exporting import network_beside, program_of, write_program
+    from netcut_fx.errors import SpecError
+    from netcut_fx.exporting import write_network_beside
     from netcut_fx.graph import TensorSpec
     from netcut_fx.kernel_rows import kernel_rows
     from netcut_fx.manifest import Manifest
@@ -177,10 +177,7 @@ def compile(
                 params=files["params"],
                 manifest=manifest,
             )
-        try:
-            write_program(program_of(network), network_beside(out.absolute()))
-        except BackendError as error:
-            reporter.note(f"{error}; the bundle is complete, netcut bench --against needs the network from you")
+        write_network_beside(network, out.absolute(), reporter.note)
     if as_json:
         opt.print_json({"bundle": str(out), "measured": measured.to_json(), "untuned_kernels": untuned})
     else:
