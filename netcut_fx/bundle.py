@@ -27,6 +27,11 @@ REPORT_FILE = "report.html"
 _REQUIRED = (LIBRARY_FILE, RUNTIME_FILE, PARAMS_FILE)
 
 
+def network_beside(bundle: Path) -> Path:
+    """Where ``netcut run`` and ``netcut compile`` write the network that a bundle was compiled from."""
+    return bundle.with_name(f"{bundle.name}.pt2")
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A bundle whose files have been checked.

@@ -18,7 +18,9 @@ from netcut_fx.bundle import write_bundle
 from netcut_fx.errors import BackendError
 from netcut_fx.evaluate import predict_logits
 from netcut_fx.job_values import Finished, Reporter
+from netcut_fx.kernel_rows import kernel_rows
 from netcut_fx.manifest import Manifest
+from netcut_fx.network_files import write_network_beside
 from netcut_fx.report import write_report
 from netcut_fx.result import result_of
 
@@ -42,7 +44,7 @@ np.savez(sys.argv[3], logits=prediction.logits)
 
 
 def deliver(job: Finished, folder: Path, reporter: Reporter) -> dict[str, Any]:
-    """Write ``bundle/``, ``report.html`` and ``result.json`` into `folder` and return the result object.
+    """Write ``bundle/``, ``bundle.pt2``, ``report.html`` and ``result.json`` into `folder` and return its object.
 
     Raises
     ------
@@ -61,6 +63,7 @@ def deliver(job: Finished, folder: Path, reporter: Reporter) -> dict[str, Any]:
         result = result_of(job, bundle=str(bundle), report=str(report), agreement=agreement)
         write_report(result, report)
         write_bundle(bundle, **parts, manifest=manifest, report=report)
+        write_network_beside(job.trained[job.chosen].traced, bundle, reporter.note)
         atomic_write(folder / "result.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
     return result
 
@@ -117,7 +120,11 @@ def _manifest(job: Finished) -> Manifest:
         frontier=job.chosen,
         head={"kind": job.options.head, "hidden": list(job.options.hidden), "classes": job.dataset.class_count},
         estimate={"ms": estimate.ms, "low_ms": estimate.low_ms, "high_ms": estimate.high_ms},
-        measurement={**job.measured[job.chosen].to_json(), "deadline_ms": job.deadline_ms},
+        measurement={
+            **job.measured[job.chosen].to_json(),
+            "deadline_ms": job.deadline_ms,
+            "kernels": kernel_rows(trained.traced, job.compiled),
+        },
         accuracy={
             split: {"correct": a.correct, "total": a.total, "value": a.value, "low": a.low, "high": a.high}
             for split, a in (("validation", trained.validation), ("test", trained.test))

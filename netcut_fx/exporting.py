@@ -7,11 +7,8 @@ trained, cut and exported again.
 
 from __future__ import annotations
 
-import io
-import logging
-import warnings
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +20,7 @@ from netcut_fx.exported_graph import MODEL, own_graph
 from netcut_fx.leaf_rules import LeafRule
 from netcut_fx.modes import noting_mode
 from netcut_fx.opaque_calls import opaque_leaves
+from netcut_fx.quiet_torch import quiet_torch
 
 #: Batch size to export at. Sizes 0 and 1 would be written into the graph; a prime is rarely the size of anything else.
 _BATCH = 7
@@ -99,7 +97,7 @@ def _export(
     # In a graph to be trained, attention is the sum of its parts.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with opaque_leaves(model, leaves, wrapped_functions) as opaque, _quiet(), torch.no_grad():
+        with opaque_leaves(model, leaves, wrapped_functions) as opaque, quiet_torch(), torch.no_grad():
             exported = torch.export.export(
                 flat, given, dynamic_shapes={"tensors": tuple(batch for _ in given)}, strict=False
             )
@@ -120,20 +118,6 @@ def _with_larger_batch(tensors: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
     if len(sizes) != 1 or 0 in sizes:
         return None
     return tuple(tensor[:1].expand(_BATCH, *tensor.shape[1:]).contiguous() for tensor in tensors)
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """While this holds, torch neither warns nor logs nor prints the graph of a failure: what failed is raised."""
-    log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    before = log.disabled
-    log.disabled = True
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.disabled = before
 
 
 @contextmanager

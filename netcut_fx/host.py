@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from netcut_fx.errors import SpecError
+
 #: Instruction sets that decide whether compiled code runs, as Linux spells them. LLVM's spellings are understood too.
 ISA_FEATURES: tuple[str, ...] = (
     *("sse3", "ssse3", "sse4_1", "sse4_2", "popcnt", "bmi1", "bmi2", "f16c", "fma", "avx", "avx2"),
@@ -83,6 +85,23 @@ def usable_cores() -> int:
     """Logical cores that this process may use, at least 1."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def pinned_cores(threads: int) -> list[int]:
+    """The cores to pin a measurement with so many threads to: the last ones that this process may use.
+
+    The system's own work tends to run on the first.
+
+    Raises
+    ------
+    SpecError
+        If there are fewer cores than threads.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = sorted(affinity(0)) if affinity is not None else list(range(os.cpu_count() or 1))
+    if not 1 <= threads <= len(cores):
+        raise SpecError(f"threads must be between 1 and the {len(cores)} cores of this machine, got {threads}")
+    return cores[-threads:]
 
 
 def read_cpuinfo(text: str, *, arch: str, cores: int, system: str = "Linux") -> Host:

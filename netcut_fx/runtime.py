@@ -8,7 +8,6 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -21,9 +20,11 @@ from netcut_fx.bundle import Bundle, read_bundle
 from netcut_fx.errors import DataError, NetcutError, SpecError, TargetMismatch
 from netcut_fx.host import usable_cores
 from netcut_fx.manifest import Manifest
+from netcut_fx.prediction import Prediction, softmax
 from netcut_fx.preprocess import Preprocess, read_image
 from netcut_fx.target import check_runs_here
 from netcut_fx.vm_loader import LoadedNetwork, load_runtime
+from netcut_fx.vm_profile import KernelRounds
 from netcut_fx.vm_threads import own_thread_pool
 
 #: One image: an array (H, W, 3), (H, W, 1) or (H, W) of uint8, a Pillow image, or the path of an image file.
@@ -33,31 +34,6 @@ ImageLike = NDArray[np.uint8] | Image.Image | Path | str
 _CHUNK = 32
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """Answers for N images.
-
-    Parameters
-    ----------
-    labels : tuple of str
-        Name of the most probable class, one per image.
-    indices : int64 array (N,)
-        Its index.
-    probabilities : float32 array (N, classes)
-        Softmax of `logits`; each row sums to 1.
-    logits : float32 array (N, classes)
-        What the network answered.
-    """
-
-    labels: tuple[str, ...]
-    indices: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
-    logits: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 def load(folder: Path | str, *, any_cpu: bool = False) -> Runtime:
@@ -162,7 +138,7 @@ class Runtime:
             )
         indices = logits.argmax(axis=1).astype(np.int64)
         labels = tuple(self.manifest.labels[i] for i in indices)
-        return Prediction(labels, indices, _softmax(logits), logits)
+        return Prediction(labels, indices, softmax(logits), logits)
 
     def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the network answers to preprocessed inputs, as it is.
@@ -204,9 +180,20 @@ class Runtime:
         """
         if runs < 1:
             raise SpecError(f"measuring needs at least 1 run, got {runs}")
-        timer = self.timer()
-        timer(min(runs, 10))
-        return tuple(timer(1) * 1e3 for _ in range(runs))
+        self.warm_up(min(runs, 10))
+        return tuple(self._submit(_time_each, self._network, runs))
+
+    def profile(self, rounds: int = 50) -> tuple[KernelRounds, ...]:
+        """Name and milliseconds in each round of every kernel that the network calls, in execution order.
+
+        Raises
+        ------
+        SpecError
+            If `rounds` is below 1.
+        """
+        if rounds < 1:
+            raise SpecError(f"profiling needs at least 1 round, got {rounds}")
+        return self._submit(self._network.kernel_rounds, rounds)
 
     def timer(self) -> Callable[[int], float]:
         """For `netcut_fx.measure.Stopwatch`: runs the network n times and gives the seconds."""
@@ -274,6 +261,11 @@ def _time(network: LoadedNetwork, number: int) -> float:
     return time.perf_counter() - start
 
 
+def _time_each(network: LoadedNetwork, runs: int) -> list[float]:
+    """Milliseconds of single runs, one straight after the other."""
+    return [_time(network, 1) * 1e3 for _ in range(runs)]
+
+
 def _resized(preprocess: Preprocess, image: object, index: int) -> NDArray[np.uint8]:
     if isinstance(image, (str, Path)):
         image = read_image(Path(image))
@@ -283,9 +275,3 @@ def _resized(preprocess: Preprocess, image: object, index: int) -> NDArray[np.ui
         return preprocess.resize_one(cast("NDArray[np.uint8] | Image.Image", image))
     except DataError as error:
         raise DataError(f"image {index}: {error}") from error
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    wide = logits.astype(np.float64)  # the difference of two float32 may overflow in float32
-    powers = np.exp(wide - wide.max(axis=1, keepdims=True))
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from netcut_fx.bundle import RUNTIME_FILE, Bundle, parameter_order, sha256_of
 from netcut_fx.errors import BackendError, BadBundle, TargetMismatch
 from netcut_fx.spec_text import one_line
+from netcut_fx.vm_profile import KernelRounds, kernel_rounds
 
 #: Compiled code uses aligned vector loads: an array that starts elsewhere ends the process with a segmentation fault.
 ALIGNMENT_BYTES = 64
@@ -57,6 +58,7 @@ class LoadedNetwork:
     def __init__(self, bundle: Bundle, ffi: ModuleType) -> None:
         manifest = bundle.manifest
         self._ffi: Any = ffi
+        self._bundle = bundle
         with _loading:
             machine = self._load_library(bundle)
         self._input: NDArray[np.float32] = aligned_copy(np.zeros(manifest.input_shape, np.float32))
@@ -90,6 +92,14 @@ class LoadedNetwork:
     def call(self) -> None:
         """Run the network once on whatever was its last input."""
         self._main(*self._arguments)
+
+    def kernel_rounds(self, rounds: int) -> tuple[KernelRounds, ...]:
+        """Milliseconds of every kernel call, see `netcut_fx.vm_profile.kernel_rounds`."""
+        with _loading:
+            machine = self._load_library(self._bundle)
+        machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
+        main = machine["main"]
+        return kernel_rounds(machine, self._ffi.convert, lambda: main(*self._arguments), self.call, rounds)
 
     def _answer(self) -> NDArray[np.float32]:
         result = self._main(*self._arguments)

@@ -14,6 +14,7 @@ import pytest
 
 import cost_models
 import netcut_fx
+from netcut_fx.comparison.versus import RUNS_FOR_P99
 from netcut_fx.measure import Measurement
 from netcut_fx.report import write_report
 from tests.sample_result import sample_result
@@ -125,7 +126,10 @@ def test_no_percentile_is_in_a_text_that_a_source_could_print() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
                 found += [(name, text) for text in percentiles(node.value)]
-    assert found == []
+    # Both print what `compare` gives, which is None for fewer runs.
+    counted = {"netcut_fx/cli/artefacts.py", "netcut_fx/cli/bench_table.py"}
+    assert {(name, text) for name, text in found if name not in counted} == set()
+    assert RUNS_FOR_P99 == 1000
 
 
 # No pickle of our own: JSON, npz without objects, safetensors. Foreign checkpoints load with weights_only=True.

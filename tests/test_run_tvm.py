@@ -122,6 +122,16 @@ def test_report_and_bench_of_the_run(finished: dict[str, Any], tmp_path: Path) -
     assert measured["measured"]["ms"] > 0
 
 
+def test_the_network_lies_beside_its_bundle(finished: dict[str, Any]) -> None:
+    netcut = str(Path(sys.executable).with_name("netcut"))
+    words = (netcut, "bench", finished["bundle"], "--against", "torch-eager", "--no-peak", "--runs", "3", "--json")
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    own, eager = json.loads(done.stdout)["timings"]
+    assert eager["relative_error"] < 1e-4
+    listed = read_bundle(Path(finished["bundle"])).manifest.measurement["kernels"]
+    assert [kernel["flops"] for kernel in own["kernels"]] == [row["flops"] for row in listed]
+
+
 # Every candidate meets this deadline on any machine, so that noise of the clock decides nothing.
 AMPLE = ("--deadline-ms", "1000", "--shortlist", "2")
 

@@ -1,4 +1,4 @@
-"""``netcut estimate``, ``compile`` and ``bench``: everything that needs the compiler or a clock."""
+"""``netcut estimate`` and ``compile``: everything that needs the compiler."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from netcut_fx.cli import options as opt
-from netcut_fx.cli.networks import ignored_scope, traced_model
+from netcut_fx.cli.networks import cut_if_asked, ignored_scope, traced_model
 
 if TYPE_CHECKING:
     from netcut_fx.passes.head import HeadKind
@@ -123,7 +123,9 @@ def compile(
     threads: opt.Threads = 1,
     trials: opt.Trials = 24,
     database: opt.Database = opt.DEFAULT_DATABASE,
-    out: Annotated[Path, typer.Option(help="folder of the bundle")] = Path("build/bundle"),
+    out: Annotated[
+        Path, typer.Option(help="folder of the bundle; the network itself goes beside it, as FOLDER.pt2")
+    ] = Path("build/bundle"),
     as_json: opt.AsJson = False,
 ) -> None:
     """Tune and compile MODEL, or a cut of it, into a bundle, with the weights it has."""
@@ -132,23 +134,19 @@ def compile(
     from netcut_fx import verbs
     from netcut_fx.bundle import check_replaceable, write_bundle
     from netcut_fx.cli.console import ConsoleReporter
-    from netcut_fx.cutting import cut
     from netcut_fx.errors import SpecError
     from netcut_fx.graph import TensorSpec
+    from netcut_fx.kernel_rows import kernel_rows
     from netcut_fx.manifest import Manifest
     from netcut_fx.measure import Stopwatch
     from netcut_fx.model_spec import recommended_normalize
-    from netcut_fx.passes.head import HeadPass
+    from netcut_fx.network_files import write_network_beside
     from netcut_fx.pooling import check_pool_option
     from netcut_fx.preprocess import Preprocess
 
     check_pool_option(pool)
-    network = traced_model(model, weights, input_size, None, leaf_module, via)
-    if at is not None:
-        new_head = None if classes is None else HeadPass(classes, cast("HeadKind", head), pool=cast("PoolOption", pool))
-        network = cut(network, at, head=new_head)
-    elif classes is not None:
-        raise SpecError("--classes puts a new head on a cut; give --at as well")
+    traced = traced_model(model, weights, input_size, None, leaf_module, via)
+    network = cut_if_asked(traced, at, classes, head, pool)
     spec, answer = network.input_specs[0], network.output.meta["spec"]
     if not isinstance(answer, TensorSpec) or len(answer.shape) != 2:
         raise SpecError(
@@ -180,7 +178,7 @@ def compile(
                 input_shape=spec.shape,
                 output_shape=answer.shape,
                 frontier=at or "",
-                measurement=measured.to_json(),
+                measurement={**measured.to_json(), "kernels": kernel_rows(network, compiled)},
                 versions=dict(backend.target.toolchain),
             )
             write_bundle(
@@ -190,44 +188,8 @@ def compile(
                 params=files["params"],
                 manifest=manifest,
             )
+        write_network_beside(network, out.absolute(), reporter.note)
     if as_json:
         opt.print_json({"bundle": str(out), "measured": measured.to_json(), "untuned_kernels": untuned})
     else:
         print(f"{out}: {measured}")
-
-
-def bench(
-    bundle: Annotated[Path, typer.Argument(help="folder that netcut run or netcut compile wrote")],
-    repeat: Annotated[int, typer.Option(help="rounds")] = 21,
-    any_cpu: Annotated[
-        bool, typer.Option("--any-cpu", help="also on another CPU model than it was measured on")
-    ] = False,
-    as_json: opt.AsJson = False,
-) -> None:
-    """Time a bundle on this machine, through the runtime that a device uses."""
-    from netcut_fx.measure import Stopwatch
-    from netcut_fx.runtime import load
-
-    with load(bundle, any_cpu=any_cpu) as runtime:
-        measured = Stopwatch(repeat=repeat).measure_timer(runtime.timer())
-        manifest = runtime.manifest
-        then = manifest.measurement.get("ms")
-        deadline_ms = manifest.measurement.get("deadline_ms")
-    if as_json:
-        opt.print_json(
-            {
-                "bundle": str(bundle),
-                "name": manifest.name,
-                "threads": manifest.threads,
-                "measured": measured.to_json(),
-                "measured_when_built_ms": then,
-                "deadline_ms": deadline_ms,
-                "meets_deadline": None if deadline_ms is None else measured.ms <= deadline_ms,
-            }
-        )
-        return
-    print(f"{manifest.name}: {measured}, {manifest.threads} thread(s)")
-    if then is not None:
-        print(f"when it was built: {then:.3f} ms")
-    if deadline_ms is not None:
-        print(f"deadline {deadline_ms:.3f} ms: {'met' if measured.ms <= deadline_ms else 'BROKEN'}")

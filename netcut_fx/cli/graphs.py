@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
 from netcut_fx.cli import options as opt
-from netcut_fx.cli.networks import traced_model
-
-if TYPE_CHECKING:
-    from netcut_fx.passes.head import HeadKind
-    from netcut_fx.pooling import PoolOption
+from netcut_fx.cli.networks import cut_if_asked, traced_model
 
 
 def cut(
@@ -31,26 +26,15 @@ def cut(
     as_json: opt.AsJson = False,
 ) -> None:
     """Cut MODEL at a frontier and print what is left."""
-    import torch
-
-    from netcut_fx import cutting
-    from netcut_fx.atomic_files import atomic_write, report_storage_errors
-    from netcut_fx.passes.head import HeadPass
+    from netcut_fx.network_files import program_of, write_program
     from netcut_fx.pooling import check_pool_option
     from netcut_fx.text import to_text
 
     check_pool_option(pool)
     traced = traced_model(model, weights, input_size, inputs, leaf_module, via)
-    new_head = None if classes is None else HeadPass(classes, cast("HeadKind", head), pool=cast("PoolOption", pool))
-    trn = cutting.cut(traced, at, head=new_head)
+    trn = cut_if_asked(traced, at, classes, head, pool)
     if out is not None:
-        examples = tuple(torch.zeros(spec.shape, dtype=spec.dtype) for spec in trn.input_specs)
-        with report_storage_errors(f"write {out}", safe="nothing else was changed"):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            # Torch's own writer aborts the process where the disk is full, so it writes to memory.
-            program = io.BytesIO()
-            torch.export.save(torch.export.export(trn.graph_module, examples), program)
-            atomic_write(out, program.getvalue())
+        write_program(program_of(trn), out)
     if as_json:
         params = sum(p.numel() for p in trn.graph_module.parameters())
         opt.print_json(

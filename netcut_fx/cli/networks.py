@@ -1,4 +1,4 @@
-"""Networks as commands name them: load, trace, and say which places are not to be cut at."""
+"""Networks as commands name them: load, trace, cut, and say which places are not to be cut at."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from netcut_fx.graph import TracedModule
     from netcut_fx.ignored_scope import IgnoredScope
+    from netcut_fx.passes.head import HeadKind
+    from netcut_fx.pooling import PoolOption
     from netcut_fx.tracing import Via
 
 _TYPES = (
@@ -64,6 +66,25 @@ def traced_model(
     examples = example_inputs(inputs) if inputs else torch.zeros(1, 3, height, width)
     module = load_model(model, weights)
     return trace(module, examples, name=model, leaf_modules=tuple(leaf_modules or ()), via=cast("Via", via))
+
+
+def cut_if_asked(network: TracedModule, at: str | None, classes: int | None, head: str, pool: str) -> TracedModule:
+    """The cut at `at` with the head that the options say, bare without `classes`; without `at` the network itself.
+
+    Raises
+    ------
+    SpecError
+        If there are classes for a new head, but no cut to put it on.
+    """
+    from netcut_fx.cutting import cut
+    from netcut_fx.passes.head import HeadPass
+
+    if at is not None:
+        new_head = None if classes is None else HeadPass(classes, cast("HeadKind", head), pool=cast("PoolOption", pool))
+        return cut(network, at, head=new_head)
+    if classes is not None:
+        raise SpecError("--classes puts a new head on a cut; give --at as well")
+    return network
 
 
 def check_via(via: str) -> None:

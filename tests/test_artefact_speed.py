@@ -1,0 +1,41 @@
+"""The arithmetic of the speed benchmark: what its summary makes of rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.speed_summary import geomean, summary
+
+
+def row(network: str, threads: int, share: float | None = None, **ms: float) -> dict[str, Any]:
+    named = {name.replace("_", "-"): value for name, value in ms.items()}
+    return {"network": network, "threads": threads, "ms": named, "peak_share": share, "tuning": {"minutes": 2.5}}
+
+
+def test_nothing_measured_is_nothing_known():
+    found = summary({"rows": [], "warm_start": {}, "cold_start": {}})
+    assert found["networks"] == found["tuning_minutes_total"] == 0
+    assert {value for name, value in found.items() if name not in ("networks", "tuning_minutes_total")} == {None}
+    assert geomean([]) is None
+
+
+def test_ratios_above_one_mean_that_ours_is_faster():
+    rows = [
+        row("ResNet-50", 1, 0.5, netcut=10.0, onnxruntime=20.0, openvino=5.0, torch_compile=40.0),
+        row("ResNet-50", 2, 0.3, netcut=10.0, onnxruntime=20.0, openvino=80.0),
+        row("alone", 1, None, netcut=1.0),
+    ]
+    warm = {"a": {"saving": 0.5}, "b": {"saving": None}}
+    found = summary({"rows": rows, "warm_start": warm, "cold_start": {"cold_start_s": 0.4}})
+    assert (found["networks"], found["tuning_minutes_total"], found["cold_start_s"]) == (2, 7.5, 0.4)
+    assert found["geomean_vs_best_peer"] == pytest.approx((0.5 * 2.0) ** 0.5)
+    assert found["worst_vs_best_peer"] == 0.5
+    assert found["geomean_vs_onnxruntime"] == pytest.approx(2.0)
+    assert found["geomean_vs_openvino"] == pytest.approx((0.5 * 8) ** 0.5)
+    assert found["geomean_vs_torch_compile"] == pytest.approx(4.0)
+    assert found["geomean_vs_torch_eager"] is None
+    assert (found["peak_share_median"], found["peak_share_resnet50"]) == (0.4, 0.5)
+    assert found["warm_start_saving"] == pytest.approx(0.5)
+    assert (found["worst_vs_best_peer_1_thread"], found["worst_vs_best_peer_2_thread"]) == (0.5, 2.0)
