@@ -19,6 +19,8 @@ NOT_TAKEN = {
     "imagegpt": "reads colour tokens, not an image",
     "perceiver": "its default latents alone hold 200 million parameters",
     "shieldgemma2": "a language model of 2.7 billion parameters",
+    "siglip2": "reads patches and their grid, not an image",
+    "timm_wrapper": "wraps networks of the timm library",
 }
 
 
