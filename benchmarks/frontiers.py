@@ -57,14 +57,15 @@ def main() -> int:
         "summary": {},
         "counts": known.get("counts", {}),
         "scale": known.get("scale", {}),
-        "models": known.get("models", {}),
+        "models": {},
     }
     networks = _by_name()
     # The largest last: whoever interrupts has most of the rows.
     names = sorted(networks, key=lambda name: networks[name].parameters)
+    rows = known.get("models", {})
+    result["models"] = {name: rows[name] for name in names if name in rows}
     if not chosen.summary:
-        wanted = names if chosen.only is None else [name for name in names if name.split("/", 1)[1] in chosen.only]
-        wanted = [name for name in wanted if chosen.only is not None or name not in result["models"]]
+        wanted = [n for n in names if (n.split("/", 1)[1] in chosen.only if chosen.only else not _is_ok(rows.get(n)))]
         with ThreadPoolExecutor(chosen.jobs) as pool:
             done = {pool.submit(_in_own_process, name, chosen.jobs): name for name in wanted}
             for number, future in enumerate(as_completed(done), start=1):
@@ -149,7 +150,7 @@ def summary(result: dict[str, Any], names: list[str]) -> dict[str, Any]:
     theirs = [row["create_feature_extractor"] for row in done]
     scale = result["scale"]
     return {
-        "models_ok": sum(row["exact"] and row["gradients"] and row["exports"] for row in done),
+        "models_ok": sum(map(_is_ok, rows)),
         "models_total": len(names),
         "models_torchvision": sum(row["source"] == "torchvision" for row in done),
         "models_transformers": sum(row["source"] == "transformers" for row in done),
@@ -166,6 +167,10 @@ def summary(result: dict[str, Any], names: list[str]) -> dict[str, Any]:
         "scale_exponent": scale.get("exponent"),
         "seconds_100k": scale.get("seconds_100k"),
     }
+
+
+def _is_ok(row: dict[str, Any] | None) -> bool:
+    return row is not None and row["error"] is None and row["exact"] and row["gradients"] and row["exports"]
 
 
 def _by_name() -> dict[str, Network]:

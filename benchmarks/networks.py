@@ -19,7 +19,13 @@ NOT_TAKEN = {
     "imagegpt": "reads colour tokens, not an image",
     "perceiver": "its default latents alone hold 200 million parameters",
     "shieldgemma2": "a language model of 2.7 billion parameters",
+    "siglip2": "reads patches and their grid, not an image",
+    "timm_wrapper": "wraps networks of the timm library",
 }
+
+
+#: Networks with so many parameters get images of half the size: what is asked of them does not depend on it.
+LARGE = 60_000_000
 
 
 @dataclass(frozen=True)
@@ -66,21 +72,22 @@ def torchvision_module(name: str) -> Any:
 
 
 def torchvision_networks() -> list[Network]:
-    """Every classification network of torchvision."""
+    """Every classification network of torchvision; from `LARGE` parameters on, for small images."""
     models = torchvision_module("torchvision.models")
-    # Their default initialisation draws from a truncated normal distribution by scipy, which takes a minute.
-    quick = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weights": False}}
-    sizes = {"inception_v3": 299}
-    return [
-        Network(
-            name,
-            "torchvision",
-            partial(models.get_model, name, weights=None, **quick.get(name, {})),
-            sizes.get(name, 224),
-            models.get_model_weights(name).DEFAULT.meta["num_params"],
-        )
-        for name in models.list_models(module=models)
-    ]
+    return [_torchvision_network(models, name) for name in models.list_models(module=models)]
+
+
+def _torchvision_network(models: Any, name: str) -> Network:
+    parameters = models.get_model_weights(name).DEFAULT.meta["num_params"]
+    size = 299 if name == "inception_v3" else 224 if parameters < LARGE else 112
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        # Their default initialisation draws from a truncated normal distribution by scipy, which takes a minute.
+        options["init_weights"] = False
+    if name.startswith("vit"):
+        size = size if size % 32 == 0 or not name.endswith("32") else 96
+        options["image_size"] = size
+    return Network(name, "torchvision", partial(models.get_model, name, weights=None, **options), size, parameters)
 
 
 def transformers_networks(only: str | None = None) -> list[Network]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,10 @@ def built(source: str, name: str, size: int, batch: int = 2) -> tuple[Any, Trace
     elif name in TORCHVISION:
         model = torchvision_network(name)
     else:
-        pytest.importorskip("torchvision.version")
-        model = load_model(f"torchvision.models:{name}?weights=none")
+        if importlib.util.find_spec("torchvision") is None:
+            pytest.skip("torchvision is not installed")
+        more = "&init_weights=false" if name == "googlenet" else ""
+        model = load_model(f"torchvision.models:{name}?weights=none{more}")
     image = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
     return model, trace(model, image, name=name), image
 
