@@ -56,7 +56,7 @@ class _Layout:
         #: Channel dimension of the others.
         self.axis: dict[Any, int] = {}
         self.packed: dict[tuple[Any, Packing], Any] = {}
-        self.kernels: dict[tuple[str, tuple[Packing | None, ...]], Any] = {}
+        self.kernels: dict[tuple[str, tuple[Packing | None, ...], tuple[int | None, ...]], Any] = {}
 
     def run(self) -> tuple[Any, list[Any]]:
         self.collect()
@@ -157,9 +157,10 @@ class _Layout:
             arguments.append(self.weight(operand, order) if operand in self.weights else operand)
         inputs = len(value.args[1].fields)
         name = str(value.args[0].name_hint)
-        key = (name, tuple(packings))
+        dimensions = tuple(self.axis.get(operand) for operand in call.operands)
+        key = (name, tuple(packings), dimensions)
         if key not in self.kernels:
-            function = reorder(call.function, call.axes, tuple(packings))
+            function = reorder(call.function, call.axes, key[1], dimensions)
             self.kernels[key] = self.builder.add_func(function, name)
         out = value.ty_args[0]
         if hasattr(out, "fields"):
@@ -183,14 +184,20 @@ class _Layout:
         return self.packed[key][0]
 
 
-def reorder(function: Any, axes: KernelAxes, packings: tuple[Packing | None, ...]) -> Any:
-    """`function` with its arguments in the order of `packings`, and what lies between its nests likewise."""
+def reorder(
+    function: Any, axes: KernelAxes, packings: tuple[Packing | None, ...], dimensions: tuple[int | None, ...]
+) -> Any:
+    """`function` with its arguments in the order of `packings`, and what lies between its nests likewise.
+
+    `dimensions` are the channel dimensions of the arguments, where they are known.
+    """
     import_tvm()
     from tvm import s_tir
 
     wanted = {b: p for b, p in zip(function.params, packings, strict=True) if p is not None}
     arguments = {*function.params}
-    for buffer, dimension in axes.spread({}, frozenset()).items() if wanted else ():
+    known = {b: d for b, d in zip(function.params, dimensions, strict=True) if d is not None}
+    for buffer, dimension in axes.spread(known, frozenset()).items() if wanted else ():
         shape = tuple(int(n) for n in buffer.ty.shape)
         if buffer not in arguments and moves(shape, dimension):
             wanted[buffer] = Packing(channels_last(len(shape), dimension))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from netcut_fx.backends.tvm.schedules import register_tile
-from netcut_fx.backends.tvm.schedules.kernel import Kernel, read_kernel
+from netcut_fx.backends.tvm.schedules.depthwise import apply_depthwise, depthwise_plans
+from netcut_fx.backends.tvm.schedules.injective import apply_injective, is_injective
+from netcut_fx.backends.tvm.schedules.kernel import read_kernel
 from netcut_fx.backends.tvm.schedules.machine import Machine
+from netcut_fx.backends.tvm.schedules.register_tile import apply_tile, plans
+from netcut_fx.backends.tvm.schedules.windows import apply_window, window_plans
 from netcut_fx.backends.tvm.toolchain import import_tvm
 
 
@@ -30,17 +34,18 @@ def candidates(function: Any, machine: Machine) -> tuple[Candidate, ...]:
     machine : Machine
         What it is compiled for.
     """
+    return tuple(_candidates(function, machine))
+
+
+def _candidates(function: Any, machine: Machine) -> Iterator[Candidate]:
     kernel = read_kernel(function)
     if kernel is None:
-        return ()
-    return tuple(_register_tiles(kernel, machine))
-
-
-def _register_tiles(kernel: Kernel, machine: Machine) -> list[Candidate]:
-    def bound(plan: register_tile.Plan) -> Callable[[Any], None]:
-        return lambda schedule: register_tile.apply(schedule, kernel, plan, machine)
-
-    return [Candidate(str(plan), bound(plan)) for plan in register_tile.plans(kernel, machine)]
+        return
+    for ways, use in ((plans, apply_tile), (depthwise_plans, apply_depthwise), (window_plans, apply_window)):
+        for plan in ways(kernel, machine):
+            yield Candidate(str(plan), partial(use, kernel=kernel, plan=plan, machine=machine))
+    if is_injective(kernel):
+        yield Candidate("vectors", partial(apply_injective, kernel=kernel, machine=machine))
 
 
 def scheduled(function: Any, candidate: Candidate) -> Any:

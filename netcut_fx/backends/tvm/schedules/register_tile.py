@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +12,9 @@ from netcut_fx.backends.tvm.schedules.stages import Axis, step_of
 from netcut_fx.backends.tvm.schedules.surroundings import finish_producers, inline_neighbours, vectorize_inner
 from netcut_fx.backends.tvm.schedules.tile import Tile, tiles
 
-#: A sum over so few channels is unrolled: the loop would cost more than its body.
-_UNROLLED_SUM = 4
+#: A sum over so few channels is unrolled, with as much of its window as stays below so many steps. Padding is then
+#: inlined: which elements lie outside is known when the code is made, but for the tiles at the border.
+_FEW_CHANNELS, _UNROLLED_STEPS = 4, 32
 _FLOAT_BYTES = 4
 
 
@@ -56,21 +56,15 @@ def channels_first_pays(found: Contraction, machine: Machine) -> bool:
     return weight_bytes + again <= data_bytes + weights_again
 
 
-def apply(schedule: Any, kernel: Kernel, plan: Plan, machine: Machine) -> None:
+def apply_tile(schedule: Any, kernel: Kernel, plan: Plan, machine: Machine) -> None:
     """Schedule `kernel` by `plan`."""
     found = kernel.contraction
     assert found is not None
     stage, tile = found.stage, plan.tile
-    producers = inline_neighbours(schedule, kernel)
+    few = found.sums[-1].extent <= _FEW_CHANNELS
+    producers = inline_neighbours(schedule, kernel, everything=few)
     block = schedule.get_sblock(stage.name)
-    if kernel.after:
-        schedule.set_scope(block, 0, "local")
-        last, layout = schedule.get_sblock(kernel.last.name), kernel.last
-        place = _channel_axis(kernel)
-    else:
-        last, layout = schedule.cache_write(block, 0, "local"), None
-        # The copy's loops are the dimensions of the buffer.
-        place = next(i for i, index in enumerate(stage.store.indices) if stage.axis_of(index) is found.channel)
+    last, place = result_block(schedule, kernel, block)
     loops = dict(zip(stage.axes, schedule.get_loops(block), strict=True))
     outer, inner = _split(schedule, loops, found, tile)
     sums = [loops[axis] for axis in found.sums]
@@ -82,8 +76,10 @@ def apply(schedule: Any, kernel: Kernel, plan: Plan, machine: Machine) -> None:
     schedule.reverse_compute_at(last, at, preserve_unit_loops=True)
     own = schedule.get_loops(last)[len(rest) + len(order) :]
     _finish_tile(schedule, last, own, place, tile.lanes)
-    for axis in reversed(found.sums):
-        if axis.extent > _UNROLLED_SUM:
+    steps = 1
+    for axis in reversed(found.sums) if few else ():
+        steps *= axis.extent
+        if steps > _UNROLLED_STEPS:
             break
         schedule.unroll(loops[axis])
     schedule.vectorize(inner[-1])
@@ -129,27 +125,35 @@ def _finish_tile(schedule: Any, block: Any, loops: list[Any], place: int, lanes:
         schedule.unroll(loop)
 
 
-def _channel_axis(kernel: Kernel) -> int:
-    """Which loop of the last nest walks the channels of the contraction."""
+def result_block(schedule: Any, kernel: Kernel, block: Any) -> tuple[Any, int]:
+    """Keep the sums of `block` in registers; gives the block that writes the result, and its loop over channels."""
     found = kernel.contraction
     assert found is not None
-    dimension = next(i for i, x in enumerate(found.stage.store.indices) if found.stage.axis_of(x) is found.channel)
-    shape = found.stage.store.shape
-    # Every nest between is element-wise on the same positions.
-    for load in kernel.after[0].loads:
-        if load.buffer.same_as(found.stage.store.buffer):
-            axis = kernel.after[0].axis_of(load.indices[dimension])
-            assert axis is not None
-            place = kernel.after[0].axes.index(axis)
-            assert len(kernel.last.axes) == len(kernel.after[0].axes), shape
-            return place
-    raise AssertionError("nothing reads the contraction")
+    store = found.stage.store
+    dimension = next(i for i, index in enumerate(store.indices) if found.stage.axis_of(index) is found.channel)
+    if not kernel.after:
+        # The copy's loops are the dimensions of the buffer.
+        return schedule.cache_write(block, 0, "local"), dimension
+    schedule.set_scope(block, 0, "local")
+    # What comes after is element-wise, so that its nests have the same loops in the same order.
+    first = kernel.after[0]
+    (read,) = (load for load in first.loads if load.buffer.same_as(store.buffer))
+    axis = first.axis_of(read.indices[dimension])
+    assert axis is not None
+    return schedule.get_sblock(kernel.last.name), first.axes.index(axis)
 
 
 def _packed(found: Contraction) -> bool:
+    """Whether the weights lie in panels, the channels of one innermost."""
+    lane = found.weight.indices[-1]
+    whole = found.stage.axis_of(lane) is found.channel and found.channel.extent == found.weight.shape[-1]
+    return len(found.weight.shape) > 1 and (whole or isinstance(lane, _floor_mod()))
+
+
+def _floor_mod() -> Any:
     from tvm import tirx
 
-    return isinstance(found.weight.indices[-1], tirx.FloorMod)
+    return tirx.FloorMod
 
 
 def _row_bytes(found: Contraction, axis: Axis) -> int:
@@ -167,5 +171,3 @@ def _product(axes: tuple[Axis, ...]) -> int:
         product *= axis.extent
     return product
 
-
-Apply = Callable[[Any], None]
