@@ -12,8 +12,8 @@ from netcut_fx.backends.tvm.schedules.stages import Axis, step_of
 from netcut_fx.backends.tvm.schedules.surroundings import finish_producers, inline_neighbours, vectorize_inner
 from netcut_fx.backends.tvm.schedules.tile import Tile, tiles
 
-#: A sum over so few channels is unrolled, with as much of its window as stays below so many steps. Padding is then
-#: inlined: which elements lie outside is known when the code is made, but for the tiles at the border.
+#: A sum over so few channels is unrolled, with as much of its window as stays below so many steps. Where that is all of
+#: it, padding is inlined: which elements lie outside is known when code is made, but for the tiles at the border.
 _FEW_CHANNELS, _UNROLLED_STEPS = 4, 32
 _FLOAT_BYTES = 4
 
@@ -62,7 +62,7 @@ def apply_tile(schedule: Any, kernel: Kernel, plan: Plan, machine: Machine) -> N
     assert found is not None
     stage, tile = found.stage, plan.tile
     few = found.sums[-1].extent <= _FEW_CHANNELS
-    producers = inline_neighbours(schedule, kernel, everything=few)
+    producers = inline_neighbours(schedule, kernel, everything=few and found.depth <= _UNROLLED_STEPS)
     block = schedule.get_sblock(stage.name)
     last, place = result_block(schedule, kernel, block)
     loops = dict(zip(stage.axes, schedule.get_loops(block), strict=True))
