@@ -196,10 +196,13 @@ def reorder(
 
     wanted = {b: p for b, p in zip(function.params, packings, strict=True) if p is not None}
     arguments = {*function.params}
+    # What is neither written nor read by a sum is inlined: nothing of it lies in memory.
+    sums = [stage for stage in axes.stages if stage.reduces]
+    stored = {access.buffer for stage in sums for access in (stage.store, *stage.loads)}
     known = {b: d for b, d in zip(function.params, dimensions, strict=True) if d is not None}
     for buffer, dimension in axes.spread(known, frozenset()).items() if wanted else ():
         shape = tuple(int(n) for n in buffer.ty.shape)
-        if buffer not in arguments and moves(shape, dimension):
+        if buffer in stored and buffer not in arguments and moves(shape, dimension):
             wanted[buffer] = Packing(channels_last(len(shape), dimension))
     if not wanted:
         return function

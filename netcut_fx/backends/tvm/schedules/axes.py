@@ -10,6 +10,10 @@ from netcut_fx.backends.tvm.schedules.contraction import Contraction, recognise
 from netcut_fx.backends.tvm.schedules.stages import Access, Stage, read_stages
 
 
+#: Two dimensions, each of a buffer.
+Link = tuple[tuple[Any, int], tuple[Any, int]]
+
+
 @dataclass(frozen=True, eq=False)
 class KernelAxes:
     """How the channel dimensions of a kernel's buffers hang together.
@@ -29,7 +33,7 @@ class KernelAxes:
     stages: tuple[Stage, ...]
     contraction: Contraction | None
     seeds: tuple[tuple[Any, int], ...]
-    links: tuple[tuple[tuple[Any, int], tuple[Any, int]], ...]
+    links: tuple[Link, ...]
 
     def spread(self, known: Mapping[Any, int], fixed: frozenset[Any]) -> dict[Any, int]:
         """Channel dimension of every buffer that can be reached from `known` and the seeds, not through `fixed`."""
@@ -55,19 +59,20 @@ def kernel_axes(function: Any, weights: frozenset[Any]) -> KernelAxes:
     seeds: list[tuple[Any, int]] = []
     if contraction is not None:
         seeds = _seeds(contraction)
-    links: list[tuple[tuple[Any, int], tuple[Any, int]]] = []
-    for stage in stages:
-        for load in stage.loads:
-            for i, index in enumerate(stage.store.indices):
-                axis = stage.axis_of(index)
-                if axis is None:
-                    continue
-                links.extend(
-                    ((stage.store.buffer, i), (load.buffer, j))
-                    for j, read in enumerate(load.indices)
-                    if stage.axis_of(read) is axis
-                )
-    return KernelAxes(stages, contraction, tuple(seeds), tuple(links))
+    return KernelAxes(stages, contraction, tuple(seeds), links_of(stages))
+
+
+def links_of(stages: tuple[Stage, ...]) -> tuple[Link, ...]:
+    """Pairs of dimensions that one loop walks in what a nest writes and in what it reads."""
+    return tuple(
+        ((stage.store.buffer, i), (load.buffer, j))
+        for stage in stages
+        for i, index in enumerate(stage.store.indices)
+        if (axis := stage.axis_of(index)) is not None
+        for load in stage.loads
+        for j, read in enumerate(load.indices)
+        if stage.axis_of(read) is axis
+    )
 
 
 def _seeds(contraction: Contraction) -> list[tuple[Any, int]]:

@@ -8,7 +8,7 @@ from typing import Any
 from netcut_fx.backends.tvm.schedules.kernel import Kernel
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.schedules.register_tile import result_block
-from netcut_fx.backends.tvm.schedules.surroundings import inline_neighbours, finish_producers
+from netcut_fx.backends.tvm.schedules.surroundings import inline_neighbours
 
 
 #: More accumulators than this leave no registers for the weights and inputs of a whole window.
@@ -56,7 +56,7 @@ def apply_depthwise(schedule: Any, kernel: Kernel, plan: DepthwisePlan, machine:
     found = kernel.contraction
     assert found is not None
     stage = found.stage
-    producers = inline_neighbours(schedule, kernel, everything=True)
+    inline_neighbours(schedule, kernel, everything=True)
     block = schedule.get_sblock(stage.name)
     last, place = result_block(schedule, kernel, block)
     loops = dict(zip(stage.axes, schedule.get_loops(block), strict=True))
@@ -86,4 +86,3 @@ def apply_depthwise(schedule: Any, kernel: Kernel, plan: DepthwisePlan, machine:
         schedule.unroll(loop)
     if machine.threads > 1:
         schedule.parallel(schedule.fuse(*order[:-1]) if len(order) > 2 else order[0])
-    finish_producers(schedule, producers, machine)

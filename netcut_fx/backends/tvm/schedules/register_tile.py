@@ -9,7 +9,7 @@ from netcut_fx.backends.tvm.schedules.contraction import Contraction
 from netcut_fx.backends.tvm.schedules.kernel import Kernel
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.schedules.stages import Axis, step_of
-from netcut_fx.backends.tvm.schedules.surroundings import finish_producers, inline_neighbours, vectorize_inner
+from netcut_fx.backends.tvm.schedules.surroundings import inline_neighbours, vectorize_inner
 from netcut_fx.backends.tvm.schedules.tile import Tile, tiles
 
 #: A sum over so few channels is unrolled, with as much of its window as stays below so many steps. Where that is all of
@@ -92,7 +92,8 @@ def apply_tile(schedule: Any, kernel: Kernel, plan: Plan, machine: Machine) -> N
         schedule.unroll(loop)
     if machine.threads > 1:
         schedule.parallel(schedule.fuse(*order) if len(order) > 1 else order[0])
-    finish_producers(schedule, producers, machine)
+    for producer in producers:
+        vectorize_inner(schedule, producer, machine)
 
 
 def _split(schedule: Any, loops: dict[Axis, Any], found: Contraction, tile: Tile) -> tuple[Any, list[Any]]:

@@ -15,7 +15,9 @@ def inline_neighbours(schedule: Any, kernel: Kernel, *, everything: bool = False
     Parameters
     ----------
     schedule : tvm.s_tir.Schedule
+        Of the whole kernel.
     kernel : Kernel
+        What it was read as.
     everything : bool
         Inline the anchor's operands too, though each of their elements is then computed several times.
     """
@@ -33,14 +35,11 @@ def inline_neighbours(schedule: Any, kernel: Kernel, *, everything: bool = False
     return tuple(kept)
 
 
-def finish_producers(schedule: Any, stages: tuple[Stage, ...], machine: Machine) -> None:
-    """Compute what was not inlined first, as vectors."""
-    for stage in stages:
-        vectorize_inner(schedule, stage, machine)
+def vectorize_inner(schedule: Any, stage: Stage, machine: Machine, part: int = 0) -> None:
+    """Order the loops of an element-wise nest as its result lies in memory, and make the innermost one vectors.
 
-
-def vectorize_inner(schedule: Any, stage: Stage, machine: Machine) -> None:
-    """Order the loops of an element-wise nest as its result lies in memory, and make the innermost one vectors."""
+    `part` is a length into whose multiples the innermost loop falls, each of them different from the others.
+    """
     block = schedule.get_sblock(stage.name)
     loops = schedule.get_loops(block)
     place = channel_place(stage)
@@ -50,12 +49,13 @@ def vectorize_inner(schedule: Any, stage: Stage, machine: Machine) -> None:
     order = [loops[stage.axes.index(axis)] for axis in walked if axis is not None]
     if len(order) > 1:
         schedule.reorder(*order)
-    inner = loops[place]
-    extent = stage.axes[place].extent
-    lanes = machine.lanes_for(extent)
+    *outer, inner = order
+    if part:
+        # Which operand an unrolled part comes from is known when code is made.
+        whole, inner = schedule.split(inner, [None, part])
+        schedule.unroll(whole)
+    lanes = machine.lanes_for(part or stage.axes[place].extent)
     if lanes > 1:
-        rest, lane = schedule.split(inner, [None, lanes])
-        schedule.vectorize(lane)
-    outer = [loop for loop in order[:-1]]
+        schedule.vectorize(schedule.split(inner, [None, lanes])[1])
     if machine.threads > 1 and outer:
-        schedule.parallel(outer[0] if len(outer) == 1 else schedule.fuse(*outer[: max(1, len(outer) - 1)]))
+        schedule.parallel(schedule.fuse(*outer))
