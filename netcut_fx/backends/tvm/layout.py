@@ -1,9 +1,9 @@
 """Put the tensors of a lowered network in the order in memory that its kernels want.
 
 Kernels keep their logical shapes until here, so that they are the kernels that `netcut_fx.kernels` lists. Then every
-tensor between two kernels gets its channels innermost, and constant weights are packed for the registers that read them.
-No conversion appears between kernels: only the indices with which they read and write change. What the network takes
-and returns, and what is viewed in another shape, stays as it is, so the kernels at the border convert on the way.
+tensor between two kernels gets its channels innermost, and constant weights are packed for the registers that read
+them. No conversion appears between kernels: only the indices with which they read and write change. What the network
+takes and returns, and what is viewed in another shape, stays as it is: kernels at the border convert on the way.
 """
 
 from __future__ import annotations
@@ -76,22 +76,17 @@ class _Layout:
                 arguments = list(value.args[1].fields)
                 function = self.module[value.args[0]]
                 outputs = len(function.params) - len(arguments)
-                results = [(binding.var, i) for i in range(outputs)] if outputs > 1 else [binding.var]
-                constant = frozenset(p for p, a in zip(function.params, arguments) if a in self.weights)
+                # Several results keep their order: they are told apart by their place in a tuple.
+                results = [binding.var] if outputs == 1 else [None] * outputs
+                constant = frozenset(p for p, a in zip(function.params, arguments, strict=False) if a in self.weights)
                 key = (value.args[0].name_hint, constant)
                 if key not in self.read:
                     self.read[key] = kernel_axes(function, constant)
                 self.calls[binding.var] = _Call(function, self.read[key], (*arguments, *results))
-            elif isinstance(value, relax.TupleGetItem):
-                # One of several results: the kernel knows it by its place.
-                self.alias(binding.var, value)
             elif not isinstance(value, relax.Var):
                 self.fixed.add(binding.var)
                 self.fixed.update(a for a in _leaves(value))
         self.fixed.update(_leaves(self.main.body.body))
-
-    def alias(self, var: Any, value: Any) -> None:
-        self.fixed.update({var, (value.tuple_value, int(value.index))})
 
     def spread(self) -> None:
         """Carry channel dimensions from kernel to kernel until nothing changes."""
@@ -100,22 +95,21 @@ class _Layout:
             changed = False
             for call in self.calls.values():
                 buffers = dict(zip(call.function.params, call.operands, strict=True))
-                fixed = frozenset(b for b, operand in buffers.items() if self.is_fixed(operand))
-                known = {b: self.axis[operand] for b, operand in buffers.items() if operand in self.axis}
+                fixed = frozenset(b for b, operand in buffers.items() if operand is None or operand in self.fixed)
+                known = {
+                    b: self.axis[operand]
+                    for b, operand in buffers.items()
+                    if operand is not None and operand in self.axis
+                }
                 for buffer, dimension in call.axes.spread(known, fixed).items():
                     operand = buffers.get(buffer)
                     if operand is not None and operand not in self.axis:
                         self.axis[operand] = dimension
                         changed = True
 
-    def is_fixed(self, operand: Any) -> bool:
-        if operand in self.fixed:
-            return True
-        return isinstance(operand, tuple)
-
     def packing(self, operand: Any) -> Packing | None:
         """New order of a tensor of `main`; None where it keeps the one it has."""
-        dimension = self.axis.get(operand)
+        dimension = None if operand is None else self.axis.get(operand)
         if dimension is None:
             return None
         shape = _shape(operand)
@@ -150,14 +144,14 @@ class _Layout:
         packings: list[Packing | None] = []
         arguments: list[Any] = []
         for buffer, operand in zip(call.function.params, call.operands, strict=True):
-            order = self.packing(operand) if not isinstance(operand, tuple) else None
+            order = self.packing(operand)
             if call.axes.contraction is not None and buffer.same_as(call.axes.contraction.weight.buffer):
                 order = pack
             packings.append(order)
             arguments.append(self.weight(operand, order) if operand in self.weights else operand)
         inputs = len(value.args[1].fields)
         name = str(value.args[0].name_hint)
-        dimensions = tuple(self.axis.get(operand) for operand in call.operands)
+        dimensions = tuple(None if o is None else self.axis.get(o) for o in call.operands)
         key = (name, tuple(packings), dimensions)
         if key not in self.kernels:
             function = reorder(call.function, call.axes, key[1], dimensions)

@@ -9,7 +9,6 @@ from typing import Any
 from netcut_fx.backends.tvm.schedules.contraction import Contraction, recognise
 from netcut_fx.backends.tvm.schedules.stages import Access, Stage, read_stages
 
-
 #: Two dimensions, each of a buffer.
 Link = tuple[tuple[Any, int], tuple[Any, int]]
 

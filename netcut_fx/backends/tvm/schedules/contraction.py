@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -44,10 +45,7 @@ class Contraction:
     @property
     def depth(self) -> int:
         """Products per output element."""
-        product = 1
-        for axis in self.sums:
-            product *= axis.extent
-        return product
+        return math.prod(axis.extent for axis in self.sums)
 
 
 def recognise(stage: Stage, weights: frozenset[Any]) -> Contraction | None:
@@ -73,7 +71,7 @@ def recognise(stage: Stage, weights: frozenset[Any]) -> Contraction | None:
     if len(of_weight) != 1:
         return None
     (channel,) = of_weight
-    if any(stage.axis_of(index) is not axis for index, axis in _channel_index(stage, channel)):
+    if [stage.axis_of(index) for index in stage.store.indices].count(channel) != 1:
         return None
     kind, group = "dense", channel.extent
     if channel in in_data:
@@ -88,16 +86,9 @@ def recognise(stage: Stage, weights: frozenset[Any]) -> Contraction | None:
     return found if _covers(found) else None
 
 
-def _channel_index(stage: Stage, channel: Axis) -> list[tuple[Any, Axis]]:
-    """Places of the output that `channel` walks; there must be exactly one, in steps of one."""
-    places = [index for index in stage.store.indices if channel in stage.used_by((index,))]
-    return [(index, channel) for index in places]
-
-
 def _group_width(stage: Stage, data: Access, channel: Axis) -> int:
     """Divisor in the floor division by which a grouped convolution finds its group; 0 if there is none."""
     import tvm_ffi
-
     from tvm import tirx
 
     widths: list[int] = []

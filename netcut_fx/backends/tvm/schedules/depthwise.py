@@ -7,9 +7,8 @@ from typing import Any
 
 from netcut_fx.backends.tvm.schedules.kernel import Kernel
 from netcut_fx.backends.tvm.schedules.machine import Machine
-from netcut_fx.backends.tvm.schedules.register_tile import result_block
+from netcut_fx.backends.tvm.schedules.registers import keep_in_registers, unroll_tile, write_at
 from netcut_fx.backends.tvm.schedules.surroundings import inline_neighbours
-
 
 #: More accumulators than this leave no registers for the weights and inputs of a whole window.
 _ACCUMULATORS = 8
@@ -36,11 +35,9 @@ def depthwise_plans(kernel: Kernel, machine: Machine) -> tuple[DepthwisePlan, ..
     lanes = machine.lanes_for(found.channel.extent)
     if lanes == 1:
         return ()
-    width, data_bytes = found.rows[-1].extent, 4
-    for n in found.data.shape:
-        data_bytes *= n
     # Channels outermost keep the lines of a window in the nearest cache, and jump through memory.
-    first = data_bytes > machine.l2_bytes
+    first = found.data.bytes > machine.l2_bytes
+    width = found.rows[-1].extent
     return tuple(
         DepthwisePlan(columns, vectors, lanes, lines)
         for vectors in (1, 2)
@@ -55,34 +52,20 @@ def apply_depthwise(schedule: Any, kernel: Kernel, plan: DepthwisePlan, machine:
     """Schedule `kernel` by `plan`."""
     found = kernel.contraction
     assert found is not None
-    stage = found.stage
+    axes = found.stage.axes
     inline_neighbours(schedule, kernel, everything=True)
-    block = schedule.get_sblock(stage.name)
-    last, place = result_block(schedule, kernel, block)
-    loops = dict(zip(stage.axes, schedule.get_loops(block), strict=True))
+    block, last, place = keep_in_registers(schedule, kernel, found.channel)
+    loops = dict(zip(axes, schedule.get_loops(block), strict=True))
     panel, vector, lane = schedule.split(loops[found.channel], [None, plan.vectors, plan.lanes])
-    *rows, column_axis = found.rows
-    column, inside = schedule.split(loops[column_axis], [None, plan.columns])
-    lines = [loops[axis] for axis in rows]
-    order = [*lines, panel, column] if plan.lines_outermost else [panel, *lines, column]
+    *lines, width = [loops[axis] for axis in found.rows]
+    column, inside = schedule.split(width, [None, plan.columns])
     sums = [loops[axis] for axis in found.sums]
-    rest = [loops[axis] for axis in stage.axes if axis not in (found.channel, *found.rows, *found.sums)]
-    schedule.reorder(*rest, *order, *sums, inside, vector, lane)
-    schedule.reverse_compute_at(last, order[-1], preserve_unit_loops=True)
-    own = schedule.get_loops(last)[len(rest) + len(order) :]
-    vectors, own_lane = schedule.split(own[place], [None, plan.lanes])
-    others = [loop for n, loop in enumerate(own) if n != place]
-    schedule.reorder(*others, vectors, own_lane)
-    schedule.vectorize(own_lane)
-    for loop in (*others, vectors):
+    rest = [loops[axis] for axis in axes if axis not in (found.channel, *found.rows, *found.sums)]
+    order = [*rest, *lines, panel, column] if plan.lines_outermost else [*rest, panel, *lines, column]
+    schedule.reorder(*order, *sums, inside, vector, lane)
+    write_at(schedule, last, column, place, plan.lanes)
+    for loop in sums:
         schedule.unroll(loop)
-    schedule.vectorize(lane)
-    for loop in (*sums, inside, vector):
-        schedule.unroll(loop)
-    first = schedule.decompose_reduction(block, sums[0])
-    started = schedule.get_loops(first)[-3:]
-    schedule.vectorize(started[-1])
-    for loop in started[:-1]:
-        schedule.unroll(loop)
+    unroll_tile(schedule, block, sums[0], [inside, vector, lane])
     if machine.threads > 1:
-        schedule.parallel(schedule.fuse(*order[:-1]) if len(order) > 2 else order[0])
+        schedule.parallel(schedule.fuse(*order[:-1]))

@@ -43,8 +43,13 @@ class Machine:
         return cls(4, 16, threads=target.threads)
 
     def lanes_for(self, extent: int) -> int:
-        """Widest vector whose length divides `extent`; 1 where not even a quarter register does."""
+        """Longest vector that cuts `extent` evenly, at least a quarter of a register; 1 where there is none.
+
+        Vectors of other lengths than powers of two are no way out: code generators keep them in memory.
+        """
         lanes = self.lanes
-        while lanes > 1 and (extent % lanes or lanes < 4):
+        while lanes >= max(4, self.lanes // 4):
+            if extent % lanes == 0:
+                return lanes
             lanes //= 2
-        return lanes
+        return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from netcut_fx.backends.tvm.toolchain import import_tvm
 
 _REDUCTION = 2
+FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,11 @@ class Access:
     def shape(self) -> tuple[int, ...]:
         """Shape of the buffer."""
         return tuple(int(n) for n in self.buffer.ty.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the buffer."""
+        return math.prod(self.shape) * FLOAT_BYTES
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +72,7 @@ class Stage:
     @property
     def points(self) -> int:
         """How often the body runs."""
-        product = 1
-        for axis in self.axes:
-            product *= axis.extent
-        return product
+        return math.prod(axis.extent for axis in self.axes)
 
     def axis_of(self, index: Any) -> Axis | None:
         """The one loop that walks `index` in steps of one, from wherever it starts; None if there is no such loop."""
@@ -102,7 +106,9 @@ def read_stages(function: Any) -> tuple[Stage, ...]:
         block = realize.block
         if not len(block.iter_vars):
             continue
-        if not isinstance(block.body, tirx.BufferStore) or any(not isinstance(v, tirx.Var) for v in realize.iter_values):
+        if not isinstance(block.body, tirx.BufferStore) or any(
+            not isinstance(v, tirx.Var) for v in realize.iter_values
+        ):
             return ()
         axes = tuple(
             Axis(iter_var.var, int(iter_var.dom.extent), int(iter_var.iter_type) == _REDUCTION)
@@ -137,7 +143,6 @@ def step_of(index: Any, var: Any) -> int | None:
 
 def _loads(value: Any) -> list[Access]:
     import tvm_ffi
-
     from tvm.ir import TensorLoad
 
     found: list[Access] = []
@@ -151,7 +156,6 @@ def _loads(value: Any) -> list[Access]:
 
 def _variables(indices: Iterable[Any]) -> set[Any]:
     import tvm_ffi
-
     from tvm import tirx
 
     found: set[Any] = set()

@@ -13,6 +13,8 @@ _LATENCY = 4
 #: What a step of the loop costs besides: counters, addresses.
 _STEP = 0.5
 _L1_WAYS, _L1_WAY_BYTES = 8, 4096
+#: Factors for lines that push each other out of the cache, and for code of its own for a smaller last tile.
+_EVICTION, _REMAINDER = 1.5, 1.1
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,13 @@ class Tile:
         return self.vectors * self.lanes
 
 
-def tiles(
-    height: int, width: int, channels: int, lanes: int, machine: Machine, stride_bytes: int, *, exact: bool = False
-) -> tuple[Tile, ...]:
+def tiles(height: int, width: int, channels: int, lanes: int, machine: Machine, stride_bytes: int) -> tuple[Tile, ...]:
     """Tiles of an output plane, those that should run fastest first.
 
     Parameters
     ----------
     height, width : int
-        Positions; a plane that is contiguous in memory is one line.
+        Output positions.
     channels : int
         Output channels that read the same data.
     lanes : int
@@ -52,8 +52,6 @@ def tiles(
         Whose registers must hold a tile.
     stride_bytes : int
         Distance of neighbouring positions of the data: lines of a tile that fall on one cache set push each other out.
-    exact : bool
-        Whether only tiles that divide the plane are wanted.
     """
     found: dict[Tile, float] = {}
     for vectors in range(1, 9):
@@ -62,24 +60,22 @@ def tiles(
         # One register for a broadcast element, one a vector for the weights.
         room = (machine.registers - 1 - vectors) // vectors
         for rows in range(1, min(room, width) + 1):
-            if exact and width % rows:
-                continue
             for lines in range(1, room // rows + 1):
                 # Several lines only where one is whole.
                 if height % lines or (lines > 1 and rows != width):
                     continue
                 tile = Tile(lines, rows, vectors, lanes)
-                found[tile] = cost(tile, height, width, machine, stride_bytes)
+                found[tile] = cost(tile, width, machine, stride_bytes)
     return tuple(sorted(found, key=lambda tile: (found[tile], tile.vectors)))
 
 
-def cost(tile: Tile, height: int, width: int, machine: Machine, stride_bytes: int) -> float:
-    """Cycles per product, relative to other tiles of the same plane."""
+def cost(tile: Tile, width: int, machine: Machine, stride_bytes: int) -> float:
+    """Cycles per product, relative to other tiles of the same output."""
     products = tile.rows * tile.vectors
     cycles = max(products / _PRODUCTS, (tile.rows + tile.vectors) / _LOADS, _LATENCY) + _STEP
-    lines = -(-width // tile.width)
-    wasted = lines * tile.width / width
-    share = tile.lanes / machine.lanes
-    if stride_bytes % _L1_WAY_BYTES == 0 and tile.rows > _L1_WAYS - 1:
-        cycles *= 1.5
-    return cycles / products / share * (1 + 0.5 * (wasted - 1)) * (wasted > 1 and 1.1 or 1)
+    if stride_bytes % _L1_WAY_BYTES == 0 and tile.rows >= _L1_WAYS:
+        cycles *= _EVICTION
+    tiles_across = -(-width // tile.width)
+    if tiles_across * tile.width > width:
+        cycles *= _REMAINDER * tiles_across * tile.width / width
+    return cycles / (tile.rows * tile.channels)
