@@ -131,6 +131,19 @@ def test_candidates_compute_what_the_unscheduled_kernel_does(name: str) -> None:
     assert (tried > 0) == ours
 
 
+@pytest.mark.parametrize(
+    "name", ["pointwise", "three by three", "first layer", "depthwise", "joined", "head", "tokens", "prime plane"]
+)
+def test_parallel_candidates_compute_the_same(name: str) -> None:
+    network, shape, _ = KERNELS[name]
+    for function in kernels_of(network, shape):
+        expected = outputs(function)
+        for candidate in some(candidates(function, replace(MACHINE, threads=2))):
+            module = scheduled(function, candidate).mod
+            assert "T.parallel" in module.script()
+            assert np.abs(outputs(module["main"]) - expected).max() <= 1e-5 * np.abs(expected).max(), candidate.name
+
+
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     channels=st.sampled_from([1, 3, 4, 8, 12, 16, 20, 32]),

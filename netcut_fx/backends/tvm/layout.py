@@ -82,7 +82,11 @@ class _Layout:
                 key = (value.args[0].name_hint, constant)
                 if key not in self.read:
                     self.read[key] = kernel_axes(function, constant)
-                self.calls[binding.var] = _Call(function, self.read[key], (*arguments, *results))
+                call = _Call(function, self.read[key], (*arguments, *results))
+                self.calls[binding.var] = call
+                if not call.axes.stages:
+                    # What such a kernel does with its operands is not known.
+                    self.fixed.update(operand for operand in call.operands if operand is not None)
             elif not isinstance(value, relax.Var):
                 self.fixed.add(binding.var)
                 self.fixed.update(a for a in _leaves(value))
@@ -194,26 +198,28 @@ def reorder(
     sums = [stage for stage in axes.stages if stage.reduces]
     stored = {access.buffer for stage in sums for access in (stage.store, *stage.loads)}
     known = {b: d for b, d in zip(function.params, dimensions, strict=True) if d is not None}
-    for buffer, dimension in axes.spread(known, frozenset()).items() if wanted else ():
+    for buffer, dimension in axes.spread(known, frozenset()).items():
         shape = tuple(int(n) for n in buffer.ty.shape)
         if buffer in stored and buffer not in arguments and moves(shape, dimension):
             wanted[buffer] = Packing(channels_last(len(shape), dimension))
     if not wanted:
         return function
     schedule = s_tir.Schedule(function)
-    done: set[Any] = set()
     for stage in axes.stages:
         block = schedule.get_sblock(stage.name)
-        loads: list[Any] = []
-        for load in stage.loads:
-            if not any(load.buffer.same_as(b) for b in loads):
-                loads.append(load.buffer)
-        places = [(("write", 0), stage.store.buffer), *((("read", i), b) for i, b in enumerate(loads))]
-        for place, buffer in places:
-            if buffer in wanted and buffer not in done:
-                done.add(buffer)
-                schedule.transform_layout(block, place, wanted[buffer].index_map())
+        for kind in ("write", "read"):
+            regions = getattr(schedule.get(block), f"{kind}s")
+            for i, buffer in enumerate([region.source for region in regions]):
+                # A transformed buffer is another one, so each is met once.
+                if buffer in wanted:
+                    schedule.transform_layout(block, (kind, i), wanted.pop(buffer).index_map())
+    assert not wanted, f"kernel {stage_names(axes)} does not touch {[buffer.name for buffer in wanted]}"
     return schedule.mod["main"]
+
+
+def stage_names(axes: KernelAxes) -> str:
+    """Name of a kernel by its nests."""
+    return "+".join(stage.name for stage in axes.stages)
 
 
 def _shape(var: Any) -> tuple[int, ...]:

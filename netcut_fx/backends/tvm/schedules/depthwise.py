@@ -64,8 +64,9 @@ def apply_depthwise(schedule: Any, kernel: Kernel, plan: DepthwisePlan, machine:
     order = [*rest, *lines, panel, column] if plan.lines_outermost else [*rest, panel, *lines, column]
     schedule.reorder(*order, *sums, inside, vector, lane)
     write_at(schedule, last, column, place, plan.lanes)
+    # Before the sums are split from their start: what is left then is no reduction that may run in parallel.
+    if machine.threads > 1:
+        schedule.parallel(schedule.fuse(*order[:-1]))
     for loop in sums:
         schedule.unroll(loop)
     unroll_tile(schedule, block, sums[0], [inside, vector, lane])
-    if machine.threads > 1:
-        schedule.parallel(schedule.fuse(*order[:-1]))

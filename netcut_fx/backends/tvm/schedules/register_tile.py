@@ -67,16 +67,20 @@ def apply_tile(schedule: Any, kernel: Kernel, plan: TilePlan, machine: Machine) 
     panel, vector, lane = schedule.split(loops[found.channel], [None, plan.tile.vectors, plan.tile.lanes])
     outer, within = _split_rows(schedule, loops, found, plan.tile)
     rest = [loops[axis] for axis in axes if axis not in (found.channel, *found.rows, *found.sums)]
-    order = [*rest, panel, *outer] if plan.channels_outermost else [*rest, *outer, panel]
+    # A loop with a smaller last tile is no part of a parallel one, so it is then the innermost.
+    serial = 1 if _is_ragged(found, plan.tile) else 0
+    channels_outermost = plan.channels_outermost or (machine.threads > 1 and serial)
+    order = [*rest, panel, *outer] if channels_outermost else [*rest, *outer, panel]
     sums = [loops[axis] for axis in found.sums]
     inner = [*within, vector, lane]
     schedule.reorder(*order, *sums, *inner)
     write_at(schedule, last, order[-1], place, plan.tile.lanes)
+    # Before the sums are split from their start: what is left then is no reduction that may run in parallel.
+    if machine.threads > 1:
+        schedule.parallel(schedule.fuse(*order[: len(order) - serial]))
     for axis in unrolled:
         schedule.unroll(loops[axis])
     unroll_tile(schedule, block, sums[0], inner)
-    if machine.threads > 1:
-        schedule.parallel(schedule.fuse(*order))
     for producer in producers:
         vectorize_inner(schedule, producer, machine)
 
@@ -105,6 +109,12 @@ def _split_rows(schedule: Any, loops: dict[Axis, Any], found: Contraction, tile:
         outer.append(tiles_loop)
         within.append(inside)
     return outer, within
+
+
+def _is_ragged(found: Contraction, tile: Tile) -> bool:
+    """Whether the last tile of a line is smaller than the others."""
+    rows = [axis for axis in found.rows if axis.extent > 1]
+    return bool(rows) and rows[-1].extent % tile.width > 0
 
 
 def _packed(found: Contraction) -> bool:

@@ -60,12 +60,13 @@ def apply_window(schedule: Any, kernel: Kernel, plan: WindowPlan, machine: Machi
     outer = [loops[axis] for axis in axes if axis not in (channel, *sums)]
     schedule.reorder(*outer, panel, *[loops[axis] for axis in sums], *inner)
     write_at(schedule, last, panel, place, plan.lanes)
+    # Before the sums are split from their start: what is left then is no reduction that may run in parallel.
+    if machine.threads > 1:
+        schedule.parallel(schedule.fuse(*outer, panel))
     if math.prod(axis.extent for axis in sums) <= _UNROLLED_WINDOW:
         for axis in sums:
             schedule.unroll(loops[axis])
     unroll_tile(schedule, block, loops[sums[0]], inner)
-    if machine.threads > 1:
-        schedule.parallel(schedule.fuse(*outer, panel))
 
 
 def _channel(kernel: Kernel) -> Axis | None:
