@@ -1,4 +1,4 @@
-"""From a traced network to Relax: one fused kernel per call, weights apart."""
+"""From a traced network to Relax: one fused kernel per call, weights apart and packed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from cost_models.kernel import kernel_key
+from netcut_fx.backends.tvm.layout import lay_out
+from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.toolchain import import_tvm, tvm_target
 from netcut_fx.errors import BackendError
 from netcut_fx.graph import TracedModule
@@ -32,9 +34,9 @@ class LoweredModule:
     Parameters
     ----------
     module : tvm.IRModule
-        ``main(input, *weights)`` and its fused kernels, not scheduled.
+        ``main(input, *weights)`` and its fused kernels, not scheduled, tensors in the order of `lay_out`.
     weights : list of tvm.runtime.Tensor
-        Arguments of ``main`` after the input, parameter-only operations (transposes, reshapes) already done.
+        Arguments of ``main`` after the input, parameter-only operations (transposes, reshapes, packing) already done.
     calls : tuple of LoweredCall
         Kernel calls in execution order, views left out.
     """
@@ -91,7 +93,11 @@ def lower(traced: TracedModule, target: Target) -> LoweredModule:
     weights = run_weight_function(module, list(parameters.get("main", [])), target)
     del module["main_transform_params"]
     module = transform.DeadCodeElimination(["main"])(module)
-    return LoweredModule(module, weights, kernel_calls(module))
+    # Kernels are told apart by their logical shapes: their keys must not depend on how tensors lie in memory.
+    keys = [call.key for call in kernel_calls(module)]
+    module, weights = lay_out(module, weights, Machine.of(target))
+    calls = (LoweredCall(call.function, key) for call, key in zip(kernel_calls(module), keys, strict=True))
+    return LoweredModule(module, weights, tuple(calls))
 
 
 def run_weight_function(module: Any, parameters: list[Any], target: Target) -> list[Any]:

@@ -13,6 +13,8 @@ import numpy as np
 from netcut_fx.backends.base import CompiledKernel, KernelTiming, Profile
 from netcut_fx.backends.tvm.lower import LoweredModule, kernel_calls, run_weight_function
 from netcut_fx.backends.tvm.records import open_records
+from netcut_fx.backends.tvm.schedules.candidates import first_schedule
+from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.toolchain import import_tvm, limit_threads, tvm_target
 from netcut_fx.errors import BackendError
 from netcut_fx.measure import Timer
@@ -170,6 +172,7 @@ def compile_lowered(
             CompiledKernel(call.function, lowered_call.key, call.function in scheduled)
             for call, lowered_call in zip(kernel_calls(module), lowered.calls, strict=True)
         )
+        module = apply_first_candidates(module, Machine.of(target))
         module = tvm.transform.Sequential(
             [transform.SplitLayoutRewritePreproc(), transform.LiftTransformParams(), transform.FoldConstant()]
         )(module)
@@ -183,3 +186,18 @@ def compile_lowered(
     except Exception as error:
         raise BackendError(f"TVM failed to generate code: {' '.join(str(error).split())[-300:]}") from error
     return TvmModule(executable, weights, kernels, input_shape, target)
+
+
+def apply_first_candidates(module: Any, machine: Machine) -> Any:
+    """Schedule every kernel that no record was applied to as our own schedules would first try it."""
+    tvm = import_tvm()
+    from tvm import relax
+
+    changed = tvm.IRModule(dict(module.functions.items()), attrs=module.attrs)
+    for var, function in module.functions.items():
+        if isinstance(function, relax.Function) or bool(function.attrs.get("tirx.is_scheduled", False)):
+            continue
+        schedule = first_schedule(function, machine)
+        if schedule is not None:
+            changed[var] = schedule.mod["main"].with_attr("tirx.is_scheduled", True)
+    return changed

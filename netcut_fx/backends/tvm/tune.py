@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +21,7 @@ from filelock import FileLock
 from netcut_fx.backends.base import Progress, TuneReport
 from netcut_fx.backends.tvm.lower import LoweredModule
 from netcut_fx.backends.tvm.records import records_folder
+from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.toolchain import import_tvm, tvm_target
 from netcut_fx.errors import BackendError
 from netcut_fx.target import Target
@@ -52,6 +54,7 @@ def tune(
             "records": str(folder),
             "target": _jsonable(dict(tvm_target(target).export())),
             "threads": target.threads,
+            "machine": asdict(Machine.of(target)),
             "trials": trials,
             "seed": seed,
             "skip": [],

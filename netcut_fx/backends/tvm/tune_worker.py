@@ -12,10 +12,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from netcut_fx.backends.tvm.records import FailedAttempts, open_records
+from netcut_fx.backends.tvm.schedules.candidates import Candidate, candidates, scheduled
+from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.toolchain import import_tvm, limit_threads
 
 #: Below this many trials a random sample of the design space beats an evolutionary search: nothing is learnt in time.
@@ -41,6 +44,7 @@ def main() -> None:
     from tvm.s_tir import meta_schedule as ms
 
     limit_threads(config["threads"])
+    machine = Machine(**config["machine"])
     module = tvm.ir.load_json(Path(config["module"]).read_text(encoding="utf-8"))
     target = tvm.target.Target(config["target"])
     tasks = ms.relax_integration.extract_tasks(module, target)
@@ -53,7 +57,13 @@ def main() -> None:
         name = str(task.task_name)
         workload = database.commit_workload(task.dispatched[0])
         records = database.get_top_k(workload, 1 << 30)
-        wanted = config["trials"] if _has_reduction(task.dispatched[0]) else min(_SMALL_SPACE_TRIALS, config["trials"])
+        own = candidates(task.dispatched[0]["main"], machine)
+        if own:
+            wanted = min(len(own), config["trials"])
+        elif _has_reduction(task.dispatched[0]):
+            wanted = config["trials"]
+        else:
+            wanted = min(_SMALL_SPACE_TRIALS, config["trials"])
         have = len(records) + attempts.of(task.dispatched[0])
         if have >= wanted or name in config["skip"]:
             emit(event="done", kernel=name, index=index, trials=0, failed=0)
@@ -62,7 +72,7 @@ def main() -> None:
         search = _Search(task, target, database, workload, cost_model, config["threads"], config["seed"] + index)
         if records:
             search.best_s = min(float(s) for s in records[0].run_secs)
-        tried, failed = search.run(wanted - have, emit)
+        tried, failed = search.run_own(own[have:wanted], emit) if own else search.run(wanted - have, emit)
         attempts.add(task.dispatched[0], failed)
         emit(event="done", kernel=name, index=index, trials=tried, failed=failed)
     emit(event="end")
@@ -87,7 +97,21 @@ class _Search:
         self.best_s = float("inf")
         self.reference: list[Any] | None = None
 
+    def run_own(self, own: tuple[Candidate, ...], emit: Any) -> tuple[int, int]:
+        """Measure our own schedules in their order; says how many, and how many of them failed."""
+        from tvm.s_tir import meta_schedule as ms
+
+        failed = 0
+        module = self.task.dispatched[0]
+        infos = ms.arg_info.ArgInfo.from_prim_func(module["main"])
+        for candidate in own:
+            result = self._try(lambda c=candidate: ms.MeasureCandidate(scheduled(module, c), infos))
+            failed += result.run_secs is None
+            emit(event="trial", kernel=str(self.task.task_name))
+        return len(own), failed
+
     def run(self, trials: int, emit: Any) -> tuple[int, int]:
+        """Search MetaSchedule's own space."""
         from tvm.s_tir import meta_schedule as ms
 
         strategy = (
@@ -118,7 +142,7 @@ class _Search:
                 break
             results: list[Any] = []
             for candidate in candidates:
-                result = self._try(candidate)
+                result = self._try(lambda c=candidate: c)
                 results.append(result)
                 tried += 1
                 failed += result.run_secs is None
@@ -129,11 +153,12 @@ class _Search:
         context.post_tuning()
         return tried, failed
 
-    def _try(self, candidate: Any) -> Any:
+    def _try(self, make: Callable[[], Any]) -> Any:
         """Build and time one candidate and write its record at once."""
         from tvm.s_tir import meta_schedule as ms
 
         try:
+            candidate = make()
             seconds = self._time(candidate)
         except Exception as failure:  # any failure of a candidate only loses the trial
             return ms.runner.RunnerResult(None, " ".join(str(failure).split())[-300:])
