@@ -14,6 +14,8 @@ from typing import Any
 from netcut_fx.backends.tvm.schedules.axes import KernelAxes, channels_last, kernel_axes, moves
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.schedules.packing import Packing, weight_packing
+from netcut_fx.backends.tvm.schedules.winograd import Winograd, winograd_weights
+from netcut_fx.backends.tvm.schedules.winograd_nests import with_winograd
 from netcut_fx.backends.tvm.toolchain import import_tvm
 
 
@@ -55,7 +57,7 @@ class _Layout:
         self.fixed: set[Any] = {*self.main.params}
         #: Channel dimension of the others.
         self.axis: dict[Any, int] = {}
-        self.packed: dict[tuple[Any, Packing], Any] = {}
+        self.packed: dict[tuple[Any, Packing | Winograd], Any] = {}
         self.kernels: dict[tuple[str, tuple[Packing | None, ...], tuple[int | None, ...]], Any] = {}
 
     def run(self) -> tuple[Any, list[Any]]:
@@ -144,14 +146,18 @@ class _Layout:
         """The call of the kernel that reads and writes the new orders."""
         from tvm import relax
 
-        pack = None if call.axes.contraction is None else weight_packing(call.axes.contraction, self.machine)
+        found = call.axes.contraction
+        faster = None if found is None else winograd_weights(found, self.machine)
+        pack = None if found is None or faster else weight_packing(found, self.machine)
         packings: list[Packing | None] = []
         arguments: list[Any] = []
         for buffer, operand in zip(call.function.params, call.operands, strict=True):
             order = self.packing(operand)
-            if call.axes.contraction is not None and buffer.same_as(call.axes.contraction.weight.buffer):
+            is_weight = found is not None and buffer.same_as(found.weight.buffer)
+            if is_weight:
                 order = pack
             packings.append(order)
+            order = faster if is_weight and faster else order
             arguments.append(self.weight(operand, order) if operand in self.weights else operand)
         inputs = len(value.args[1].fields)
         name = str(value.args[0].name_hint)
@@ -159,6 +165,8 @@ class _Layout:
         key = (name, tuple(packings), dimensions)
         if key not in self.kernels:
             function = reorder(call.function, call.axes, key[1], dimensions)
+            if found is not None and faster is not None:
+                function = with_winograd(function, found.weight.buffer, faster)
             self.kernels[key] = self.builder.add_func(function, name)
         out = value.ty_args[0]
         if hasattr(out, "fields"):
@@ -167,7 +175,7 @@ class _Layout:
             out = relax.TensorType(packings[-1].shape(_shape(call.operands[-1])), str(out.dtype))
         return relax.call_tir(self.kernels[key], relax.Tuple(arguments[:inputs]), out)
 
-    def weight(self, parameter: Any, order: Packing | None) -> Any:
+    def weight(self, parameter: Any, order: Packing | Winograd | None) -> Any:
         from tvm import relax
 
         tvm = import_tvm()

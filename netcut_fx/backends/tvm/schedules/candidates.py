@@ -13,6 +13,7 @@ from netcut_fx.backends.tvm.schedules.kernel import read_kernel
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.schedules.register_tile import apply_tile, tile_plans
 from netcut_fx.backends.tvm.schedules.windows import apply_window, window_plans
+from netcut_fx.backends.tvm.schedules.winograd_tiles import apply_winograd, winograd_plans
 from netcut_fx.backends.tvm.toolchain import import_tvm
 
 
@@ -41,7 +42,13 @@ def _candidates(function: Any, machine: Machine) -> Iterator[Candidate]:
     kernel = read_kernel(function)
     if kernel is None:
         return
-    for ways, use in ((tile_plans, apply_tile), (depthwise_plans, apply_depthwise), (window_plans, apply_window)):
+    kinds = (
+        (tile_plans, apply_tile),
+        (winograd_plans, apply_winograd),
+        (depthwise_plans, apply_depthwise),
+        (window_plans, apply_window),
+    )
+    for ways, use in kinds:
         for plan in ways(kernel, machine):
             yield Candidate(str(plan), partial(use, kernel=kernel, plan=plan, machine=machine))
     if is_injective(kernel):
