@@ -108,9 +108,8 @@ def index(step: Step, x: Value, indices: Sequence[Value | None]) -> Any:
 
 
 def pad(step: Step, x: Value, widths: Shape, *rest: Any) -> Value:
-    """Lower padding with a constant; behind the data only, it keeps the indices."""
-    pattern = Pattern.INJECTIVE if any(widths[0::2]) else Pattern.ELEMENTWISE
-    return step.move("pad", x, step.out.shape, pattern, is_view=not any(widths))
+    """Lower padding with a constant, which the backend fuses with nothing."""
+    return step.move("pad", x, step.out.shape, Pattern.OPAQUE, is_view=not any(widths))
 
 
 def concatenate(step: Step, tensors: Sequence[Value], *rest: Any) -> Value:

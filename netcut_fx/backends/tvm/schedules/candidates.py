@@ -9,10 +9,11 @@ from typing import Any
 
 from netcut_fx.backends.tvm.schedules.depthwise import apply_depthwise, depthwise_plans
 from netcut_fx.backends.tvm.schedules.injective import apply_injective, is_injective
-from netcut_fx.backends.tvm.schedules.kernel import read_kernel
+from netcut_fx.backends.tvm.schedules.kernel import Kernel, read_kernel
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.schedules.register_tile import apply_tile, tile_plans
 from netcut_fx.backends.tvm.schedules.windows import apply_window, window_plans
+from netcut_fx.backends.tvm.schedules.winograd_nests import PRODUCTS, WINOGRAD
 from netcut_fx.backends.tvm.schedules.winograd_tiles import apply_winograd, winograd_plans
 from netcut_fx.backends.tvm.toolchain import import_tvm
 
@@ -40,7 +41,7 @@ def candidates(function: Any, machine: Machine) -> tuple[Candidate, ...]:
 
 def _candidates(function: Any, machine: Machine) -> Iterator[Candidate]:
     kernel = read_kernel(function)
-    if kernel is None:
+    if kernel is None or not _is_written_in_place(kernel):
         return
     kinds = (
         (tile_plans, apply_tile),
@@ -53,6 +54,14 @@ def _candidates(function: Any, machine: Machine) -> Iterator[Candidate]:
             yield Candidate(str(plan), partial(use, kernel=kernel, plan=plan, machine=machine))
     if is_injective(kernel):
         yield Candidate("vectors", partial(apply_injective, kernel=kernel, machine=machine))
+
+
+def _is_written_in_place(kernel: Kernel) -> bool:
+    """Whether what follows the anchor has as many elements as its result: a padding has more, and loses its border."""
+    written = {stage.points for stage in kernel.after if not stage.name.startswith(WINOGRAD)}
+    if kernel.anchor.name != PRODUCTS:
+        written.add(kernel.anchor.written)
+    return len(written) <= 1
 
 
 def scheduled(function: Any, candidate: Candidate) -> Any:

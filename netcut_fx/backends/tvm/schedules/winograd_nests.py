@@ -12,10 +12,12 @@ from netcut_fx.backends.tvm.schedules.stages import read_stages
 from netcut_fx.backends.tvm.schedules.winograd import SPAN, TILE, WINDOW, Winograd, matrices, window_of
 from netcut_fx.backends.tvm.toolchain import import_tvm
 
+#: How the names of all nests begin.
+WINOGRAD = "winograd"
 #: Names of the nests, in order: data with borders, transformed along lines and columns, products summed over
 #: channels, sums transformed along lines, the result.
 DATA, LINES, COLUMNS, PRODUCTS, SUMS, RESULT = (
-    f"winograd_{name}" for name in ("data", "lines", "columns", "products", "sums", "result")
+    f"{WINOGRAD}_{name}" for name in ("data", "lines", "columns", "products", "sums", "result")
 )
 
 
@@ -51,9 +53,7 @@ def with_winograd(function: Any, weight: Any, order: Winograd) -> Any:
         [], [], [], root.name_hint, tirx.SeqStmt(loops), alloc_buffers=[*root.alloc_buffers, *inner.alloc_buffers]
     )
     params = [nests.params[1] if param.same_as(weight) else param for param in function.params]
-    return tirx.PrimFunc(
-        params, s_tir.SBlockRealize([], True, block), attrs=function.attrs
-    )
+    return tirx.PrimFunc(params, s_tir.SBlockRealize([], True, block), attrs=function.attrs)
 
 
 def _nests(found: Any, order: Winograd) -> Any:
@@ -67,9 +67,7 @@ def _nests(found: Any, order: Winograd) -> Any:
     by_data = _places(stage, found.data.indices, (window.lines, window.columns, window.inner))
     by_result = _places(stage, stage.store.indices, (window.lines, window.columns, found.channel))
     images = found.data.shape[by_data[0]]
-    lines, columns, inner, out = (
-        axis.extent for axis in (window.lines, window.columns, window.inner, found.channel)
-    )
+    lines, columns, inner, out = (axis.extent for axis in (window.lines, window.columns, window.inner, found.channel))
     down, across = -(-lines // TILE), -(-columns // TILE)
     read_lines, read_columns = lines + WINDOW - 1, columns + WINDOW - 1
     sums, _, data_matrix = matrices()
@@ -91,9 +89,7 @@ def _nests(found: Any, order: Winograd) -> Any:
         value = element(n, h, w, c)
         return tirx.if_then_else(tirx.all(*asked), value, tirx.const(0.0, dtype)) if asked else value
 
-    whole = te.compute(
-        extents(images, down * TILE + WINDOW - 1, across * TILE + WINDOW - 1, inner), bordered, DATA
-    )
+    whole = te.compute(extents(images, down * TILE + WINDOW - 1, across * TILE + WINDOW - 1, inner), bordered, DATA)
     by_lines = te.compute(
         extents(images, down, across, SPAN, SPAN, inner),
         lambda n, y, x, i, j, c: _row(data_matrix, i, lambda k: whole[n, y * TILE + k, x * TILE + j, c]),

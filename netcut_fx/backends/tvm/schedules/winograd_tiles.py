@@ -9,12 +9,15 @@ from netcut_fx.backends.tvm.schedules.kernel import Kernel
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.schedules.registers import unroll_tile
 from netcut_fx.backends.tvm.schedules.stages import FLOAT_BYTES, Stage
-from netcut_fx.backends.tvm.schedules.tile import Tile, tiles
+from netcut_fx.backends.tvm.schedules.tile import Tile, cost, tiles
 from netcut_fx.backends.tvm.schedules.winograd import SPAN, TILE
 from netcut_fx.backends.tvm.schedules.winograd_nests import COLUMNS, DATA, LINES, PRODUCTS, RESULT, SUMS
 
-#: Register tiles and block heights that are worth trying.
-_TILES, _BLOCKS = 3, 2
+#: What comes from further away than the second cache.
+_FAR_BYTES_PER_CYCLE = 16.0
+#: What it takes to start all threads for each of the steps of a block.
+_LAUNCH_CYCLES = 30_000
+_WORTH_TRYING = 8
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,13 @@ class WinogradPlan:
         Lines of tiles in a block.
     tile : Tile
         What the registers hold of the products: tiles of the block by output channels.
+    shared : bool
+        Whether all threads work on one block at a time, or each on one of its own.
     """
 
     lines: int
     tile: Tile
+    shared: bool
 
 
 def winograd_plans(kernel: Kernel, machine: Machine) -> tuple[WinogradPlan, ...]:
@@ -40,33 +46,36 @@ def winograd_plans(kernel: Kernel, machine: Machine) -> tuple[WinogradPlan, ...]
         return ()
     out, inner = stage.axes[-2].extent, stage.axes[-1].extent
     images, down, across = (axis.extent for axis in stage.axes[2:5])
-    found: list[WinogradPlan] = []
-    for lines in _block_heights(images, down, across, inner, out, machine)[:_BLOCKS]:
-        ranked = tiles(1, lines * across, out, machine.lanes, machine, inner * FLOAT_BYTES)
-        found.extend(WinogradPlan(lines, tile) for tile in ranked[:_TILES])
-    return tuple(sorted(found, key=lambda plan: found.index(plan) % _TILES))
+    products = SPAN * SPAN * images * down * across * inner * out
+    stride_bytes = inner * FLOAT_BYTES
+    found: dict[WinogradPlan, float] = {}
+    for lines in (n for n in range(1, down + 1) if down % n == 0):
+        rows, blocks = lines * across, images * (down // lines)
+        far = _far_bytes(rows, inner, out, blocks, machine) / _FAR_BYTES_PER_CYCLE
+        for tile in tiles(1, rows, out, machine.lanes, machine, stride_bytes):
+            # Code for a smaller last tile would reach into the next block.
+            if rows % tile.width:
+                continue
+            work = products * cost(tile, rows, machine, stride_bytes) + far
+            for shared in (False, True)[: machine.threads]:
+                share = 1 / machine.threads if shared else -(-blocks // machine.threads) / blocks
+                launches = _LAUNCH_CYCLES * blocks if shared else 0
+                found[WinogradPlan(lines, tile, shared)] = work * share + launches
+    return tuple(sorted(found, key=lambda plan: found[plan])[:_WORTH_TRYING])
 
 
-def _block_heights(images: int, down: int, across: int, inner: int, out: int, machine: Machine) -> list[int]:
-    """Lines of tiles in a block, best first: weights should be read seldom, and a block stay in cache."""
-    line_bytes = SPAN * SPAN * across * (inner + out) * FLOAT_BYTES
-    weight_bytes = SPAN * SPAN * inner * out * FLOAT_BYTES
-    shares = [n for n in range(1, down + 1) if down % n == 0 and images * (down // n) >= min(machine.threads, down)]
-
-    def cost(lines: int) -> float:
-        # Bytes that come from further away than the second cache, for all blocks.
-        blocks = down // lines
-        weights = weight_bytes * (blocks if weight_bytes > machine.l2_bytes // 2 else 1)
-        block = 2 * line_bytes * down if lines * line_bytes > machine.l2_bytes // 2 else 0
-        # Few rows use registers badly.
-        return (weights + block) * (1 + 4 / (lines * across))
-
-    return sorted(shares, key=cost)
+def _far_bytes(rows: int, inner: int, out: int, blocks: int, machine: Machine) -> int:
+    """What is read from beyond the second cache if blocks of `rows` tiles are computed one after the other."""
+    near = machine.l2_bytes // 2
+    weights = SPAN * SPAN * inner * out * FLOAT_BYTES
+    block = SPAN * SPAN * rows * (inner + out) * FLOAT_BYTES
+    return weights * (blocks if weights > near else 1) + (2 * block * blocks if block > near else 0)
 
 
 def apply_winograd(schedule: Any, kernel: Kernel, plan: WinogradPlan, machine: Machine) -> None:
     """Schedule `kernel` by `plan`."""
     lanes = machine.lanes
+    _number_tiles(schedule, kernel)
     for stage in kernel.before:
         if stage.name not in (DATA, LINES, COLUMNS):
             schedule.compute_inline(schedule.get_sblock(stage.name))
@@ -75,7 +84,8 @@ def apply_winograd(schedule: Any, kernel: Kernel, plan: WinogradPlan, machine: M
             schedule.compute_inline(schedule.get_sblock(stage.name))
     blocks, panel = _result(schedule, kernel, plan, machine)
     _at(schedule, SUMS, panel)
-    _products(schedule, blocks, plan)
+    shared = plan.shared and machine.threads > 1
+    _products(schedule, blocks, plan, shared)
     transformed = schedule.get_sblock(COLUMNS)
     schedule.compute_at(transformed, blocks, preserve_unit_loops=True)
     *_, i, j, n, y, x, c = schedule.get_loops(transformed)
@@ -85,9 +95,14 @@ def apply_winograd(schedule: Any, kernel: Kernel, plan: WinogradPlan, machine: M
     schedule.unroll(i)
     schedule.unroll(j)
     _at(schedule, LINES, outer)
+    if shared:
+        schedule.parallel(schedule.fuse(n, y, x))
     data = schedule.get_sblock(DATA)
     schedule.compute_at(data, blocks, preserve_unit_loops=True)
-    schedule.vectorize(schedule.split(schedule.get_loops(data)[-1], [None, lanes])[1])
+    *_, line, _, c = schedule.get_loops(data)
+    schedule.vectorize(schedule.split(c, [None, lanes])[1])
+    if shared:
+        schedule.parallel(line)
 
 
 def _result(schedule: Any, kernel: Kernel, plan: WinogradPlan, machine: Machine) -> tuple[Any, Any]:
@@ -103,9 +118,9 @@ def _result(schedule: Any, kernel: Kernel, plan: WinogradPlan, machine: Machine)
     schedule.vectorize(lane)
     schedule.unroll(line)
     schedule.unroll(column)
+    blocks = schedule.fuse(images, blocks)
     if machine.threads > 1:
-        blocks = schedule.fuse(images, blocks)
-        schedule.parallel(blocks)
+        schedule.parallel(schedule.fuse(y, x) if plan.shared else blocks)
     return blocks, panel
 
 
@@ -128,17 +143,26 @@ def _loop(stage: Stage, index: Any) -> int:
     return stage.axes.index(axis)
 
 
-def _products(schedule: Any, blocks: Any, plan: WinogradPlan) -> None:
-    """Products of a block: sums of a tile stay in registers."""
+def _number_tiles(schedule: Any, kernel: Kernel) -> None:
+    """Count the tiles of all images and lines by one loop, so that any number of them fills the registers."""
+    _, _, _, down, across = (axis.extent for axis in kernel.anchor.axes[:5])
+
+    def number(n: Any, y: Any, x: Any) -> Any:
+        return (n * down + y) * across + x
+
+    block = schedule.get_sblock(PRODUCTS)
+    for access in (("read", 0), ("write", 0)):
+        schedule.transform_layout(block, access, lambda i, j, n, y, x, c: (i, j, number(n, y, x), c))
+    schedule.transform_block_layout(block, lambda i, j, n, y, x, o, k: (i, j, number(n, y, x), o, k))
+
+
+def _products(schedule: Any, blocks: Any, plan: WinogradPlan, shared: bool) -> None:
+    """Products of a block: sums of a register tile stay in registers."""
     block = schedule.get_sblock(PRODUCTS)
     schedule.compute_at(block, blocks, preserve_unit_loops=True)
-    i, j, n, y, x, out, k = schedule.get_loops(block)[-7:]
-    rows = schedule.fuse(n, y, x)
-    extent, tile = int(schedule.get(rows).extent), plan.tile
+    i, j, rows, out, k = schedule.get_loops(block)[-5:]
+    tile = plan.tile
     rows, row = schedule.split(rows, [None, tile.width])
-    if extent % tile.width:
-        # The last tile is smaller: code of its own for it, so that the others ask nothing.
-        schedule.annotate(rows, "pragma_loop_partition_hint", 1)
     panel, vector, lane = schedule.split(out, [None, tile.vectors, tile.lanes])
     schedule.reorder(i, j, panel, rows, k, row, vector, lane)
     written = schedule.cache_write(block, 0, "local")
@@ -148,6 +172,9 @@ def _products(schedule: Any, blocks: Any, plan: WinogradPlan) -> None:
     schedule.vectorize(own_lane)
     schedule.unroll(vectors)
     schedule.unroll(own_row)
+    # Before the sums are split from their start: what is left then is no reduction that may run in parallel.
+    if shared:
+        schedule.parallel(schedule.fuse(i, j))
     unroll_tile(schedule, block, k, [row, vector, lane])
 
 
