@@ -80,6 +80,6 @@ def first_schedule(function: Any, machine: Machine) -> Any | None:
     for candidate in candidates(function, machine):
         try:
             return scheduled(function, candidate)
-        except tvm.s_tir.ScheduleError:
+        except (tvm.s_tir.ScheduleError, tvm.error.InternalError):
             continue
     return None

@@ -87,7 +87,11 @@ def window_of(found: Contraction) -> Window | None:
 def winograd_weights(found: Contraction, machine: Machine) -> Winograd | None:
     """How the weights of `found` have to be transformed; None where the window is computed as it stands."""
     window = window_of(found)
-    if window is None or min(window.lines.extent, window.columns.extent) < WINDOW:
+    if window is None:
+        return None
+    # A plane of a single tile, or of a line or two, is mostly border.
+    plane = sorted((window.lines.extent, window.columns.extent))
+    if plane[0] < WINDOW or plane[1] <= TILE:
         return None
     lanes = machine.lanes_for(found.channel.extent)
     if machine.lanes_for(window.inner.extent) < machine.lanes or lanes < machine.lanes:
