@@ -174,7 +174,7 @@ class Runtime:
         self.timer()(runs)
 
     def measure(self, runs: int = 100) -> tuple[float, ...]:
-        """Milliseconds of `runs` single runs (a batch each) of the network alone, without preprocessing, after a warm-up.
+        """Milliseconds of `runs` single runs of the network alone, a batch each, after a warm-up; no preprocessing.
 
         Raises
         ------

@@ -36,9 +36,7 @@ def timing(ms: float, rounds: int, name: str = "", p99_ms: float | None = None) 
     )
 
 
-def shown(
-    columns: int, found: Comparison, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> str:
+def shown(columns: int, found: Comparison, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     monkeypatch.setenv("COLUMNS", str(columns))
     print_comparison(found, MANIFEST)
     return capsys.readouterr().out
@@ -64,7 +62,7 @@ def test_no_figure_is_cut_off(columns: int, monkeypatch: pytest.MonkeyPatch, cap
 
 def test_long_names_of_kernels_keep_their_ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     found = Comparison((timing(270.009, 9),), {2: PEAK})
-    assert "│ conv2d…clip9 (untuned) │" in " ".join(shown(80, found, monkeypatch, capsys).split())
+    assert "│ conv2…clip9 (untuned) │" in " ".join(shown(80, found, monkeypatch, capsys).split())
     whole = "conv2d11_add5_subtract1_divide1_relu3_add7_clip9 (untuned)"
     assert whole in shown(200, found, monkeypatch, capsys)
 

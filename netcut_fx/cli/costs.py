@@ -152,7 +152,8 @@ def compile(
     spec, answer = network.input_specs[0], network.output.meta["spec"]
     if not isinstance(answer, TensorSpec) or len(answer.shape) != 2:
         raise SpecError(
-            f"a bundle serves classes ({batch}, N), but {network.name} returns {answer}; put a head on it with --classes"
+            f"a bundle serves classes ({batch}, N), but {network.name} returns {answer}; put a head on it with "
+            "--classes"
         )
     preprocess = Preprocess.named((height, width), normalize or recommended_normalize(model) or "imagenet")
     check_replaceable(out.absolute())

@@ -82,8 +82,8 @@ class PinnedProcess:
         reply = cast("dict[str, Any]", json.loads(line))
         if "failure" in reply:
             raise BackendError(
-                f"{self.name} fails ({reply['failure']}); leave it out, or give the network that the bundle was compiled "
-                "from with --network"
+                f"{self.name} fails ({reply['failure']}); leave it out, or give the network that the bundle was "
+                "compiled from with --network"
             )
         if "error" in reply:
             kind = getattr(errors, str(reply["error"]), NetcutError)

@@ -157,8 +157,8 @@ def compare(
             expected = _answers(first, inputs)
         if not np.isfinite(expected).all():
             raise BackendError(
-                f"the bundle {read[0].folder} answers NaN or infinity to random images: its weights are damaged; compile "
-                "the network again"
+                f"the bundle {read[0].folder} answers NaN or infinity to random images: its weights are damaged; "
+                "compile the network again"
             )
         for i, count in enumerate(counts):
             cores = _cores(count)
@@ -231,8 +231,8 @@ def _checked(process: PinnedProcess, answers: NDArray[np.float32], expected: NDA
         )
     if not np.isfinite(answers).all():
         raise BackendError(
-            f"{process.name} answers NaN or infinity where the bundle answers numbers; leave it out, or give the network "
-            "that the bundle was compiled from with --network"
+            f"{process.name} answers NaN or infinity where the bundle answers numbers; leave it out, or give the "
+            "network that the bundle was compiled from with --network"
         )
     error = float(np.abs(answers - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
     if not error <= TOLERANCE:
