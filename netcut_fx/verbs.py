@@ -94,10 +94,23 @@ def compile(
     return backend.compile(network, database=folder)
 
 
-def tvm_backend(target: str = "native", threads: int = 1) -> Backend:
-    """TVM for `target`; imported here, since most of the package works without it."""
-    from netcut_fx.backends.tvm import TvmBackend
+def tvm_backend(target: str = "native", threads: int = 1, *, links: bool = False) -> Backend:
+    """TVM for `target`; imported here, since most of the package works without it.
 
+    Parameters
+    ----------
+    target : str
+        SPEC, see `netcut_fx.target.parse_target_spec`.
+    threads : int
+        Threads that artefacts use.
+    links : bool
+        What it compiles will be saved: refuse now, before any tuning, if there is nothing to link it with.
+    """
+    from netcut_fx.backends.tvm import TvmBackend
+    from netcut_fx.backends.tvm.toolchain import require_linker
+
+    if links:
+        require_linker()
     return TvmBackend(target, threads)
 
 
@@ -175,7 +188,7 @@ def run(
             name,
             data,
             chosen,
-            backend or tvm_backend(chosen.target, chosen.threads),
+            backend or tvm_backend(chosen.target, chosen.threads, links=True),
             space,
             reporter or Silent(),
         )

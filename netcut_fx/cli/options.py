@@ -57,6 +57,8 @@ Input = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
 
 DEFAULT_DATABASE = Path("build/tuning")
+#: Height and width of the images of a network, where nothing is said.
+DEFAULT_SIZE = (224, 224)
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -50,6 +50,8 @@ class KernelShare:
         What it takes beyond the roofline, at least zero.
     tuned : bool or None
         Whether a tuning record was applied.
+    output : str
+        Shape of what it computes, ``""`` if the manifest does not tell.
     """
 
     name: str
@@ -59,6 +61,7 @@ class KernelShare:
     flops_share: float | None
     lost_ms: float | None
     tuned: bool | None
+    output: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -98,6 +101,12 @@ def kernel_shares(
                 None if peak is None or flops is None else flops / (ms * 1e-3) / peak.flops_per_s,
                 None if peak is None or flops is None or size is None else max(0.0, ms - peak.least_ms(flops, size)),
                 row.get("tuned"),
+                _output_shape(row.get("key", "")),
             )
         )
     return tuple(found)
+
+
+def _output_shape(key: str) -> str:
+    """Of `cost_models.kernel.kernel_key`: operations, inputs, outputs and type of a kernel."""
+    return key.partition("->")[2].partition("|")[0]

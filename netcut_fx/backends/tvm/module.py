@@ -15,9 +15,10 @@ from netcut_fx.backends.tvm.lower import LoweredModule, kernel_calls, run_weight
 from netcut_fx.backends.tvm.records import open_records
 from netcut_fx.backends.tvm.schedules.candidates import first_schedule
 from netcut_fx.backends.tvm.schedules.machine import Machine
-from netcut_fx.backends.tvm.toolchain import import_tvm, limit_threads, tvm_target
+from netcut_fx.backends.tvm.toolchain import import_tvm, limit_threads, require_linker, tvm_target
 from netcut_fx.errors import BackendError
 from netcut_fx.measure import Timer
+from netcut_fx.spec_text import one_line
 from netcut_fx.target import Target
 
 _WARM_UP_ROUNDS = 3
@@ -129,6 +130,7 @@ class TvmModule:
         from safetensors.numpy import save_file
 
         tvm = import_tvm()
+        require_linker()
         folder.mkdir(parents=True, exist_ok=True)
         files = {
             "library": folder / "lib.so",
@@ -141,7 +143,7 @@ class TvmModule:
             raise
         except Exception as error:
             raise BackendError(
-                f"cannot link {files['library']}: {' '.join(str(error).split())[:200]}; is g++ installed?"
+                f"cannot link {files['library']} ({one_line(error)}); see that g++ can link a shared library here"
             ) from error
         save_file({f"p{i:04d}": w.numpy() for i, w in enumerate(self._weights)}, str(files["params"]))
         return files
