@@ -8,12 +8,13 @@ takes and returns, and what is viewed in another shape, stays as it is: kernels 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from netcut_fx.backends.tvm.schedules.axes import KernelAxes, channels_last, kernel_axes, moves
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.schedules.packing import Packing, weight_packing
+from netcut_fx.backends.tvm.schedules.padding import apart, pad_channels, padded_buffers
 from netcut_fx.backends.tvm.toolchain import import_tvm
 
 
@@ -111,13 +112,41 @@ class _Layout:
                         self.axis[operand] = dimension
                         changed = True
 
-    def packing(self, operand: Any) -> Packing | None:
-        """New order of a tensor of `main`; None where it keeps the one it has."""
+    def packing(self, operand: Any, longer: tuple[int, int] | None) -> Packing | None:
+        """New order of a tensor of `main`, a dimension of it longer; None where nothing changes."""
+        if operand in self.weights and longer is not None:
+            return Packing(channels_last(len(_shape(operand)), longer[0]), extent=longer[1])
         dimension = None if operand is None else self.axis.get(operand)
         if dimension is None:
             return None
         shape = _shape(operand)
-        return Packing(channels_last(len(shape), dimension)) if moves(shape, dimension) else None
+        if longer is None and not moves(shape, dimension):
+            return None
+        return Packing(channels_last(len(shape), dimension), extent=0 if longer is None else longer[1])
+
+    def padded(self, call: _Call) -> tuple[_Call, dict[Any, tuple[int, int]]]:
+        """The call of a kernel whose channels are padded to whole vectors, and those of its buffers that are longer."""
+        buffers = dict(zip(call.function.params, call.operands, strict=True))
+        weights = frozenset(b for b, operand in buffers.items() if operand in self.weights)
+        fixed = {b for b, o in buffers.items() if o not in self.axis and b not in weights}
+        known = {b: self.axis[operand] for b, operand in buffers.items() if operand in self.axis}
+        function, axes = call.function, call.axes
+        longer = padded_buffers(axes, known, self.machine)
+        if not longer:
+            return call, {}
+        if fixed & longer.keys():
+            function = apart(function, axes.stages, fixed & longer.keys())
+            axes = kernel_axes(function, weights)
+            longer = padded_buffers(axes, known, self.machine)
+        if axes.contraction is not None and axes.contraction.group < axes.contraction.channel.extent:
+            if axes.contraction.kind == "dense":
+                longer.pop(axes.contraction.weight.buffer, None)
+        longer = {buffer: change for buffer, change in longer.items() if buffer not in fixed}
+        old = list(function.params)
+        function = pad_channels(function, axes.stages, longer)
+        weights = frozenset(p for b, p in zip(old, function.params, strict=True) if b in weights)
+        changes = {p: longer[b] for b, p in zip(old, function.params, strict=True) if b in longer}
+        return _Call(function, kernel_axes(function, weights), call.operands), changes
 
     def rebuild(self) -> tuple[Any, list[Any]]:
         from tvm import relax
@@ -144,13 +173,14 @@ class _Layout:
         """The call of the kernel that reads and writes the new orders."""
         from tvm import relax
 
+        call, longer = self.padded(call)
         pack = None if call.axes.contraction is None else weight_packing(call.axes.contraction, self.machine)
         packings: list[Packing | None] = []
         arguments: list[Any] = []
         for buffer, operand in zip(call.function.params, call.operands, strict=True):
-            order = self.packing(operand)
+            order = self.packing(operand, longer.get(buffer))
             if call.axes.contraction is not None and buffer.same_as(call.axes.contraction.weight.buffer):
-                order = pack
+                order = pack if pack is None or buffer not in longer else replace(pack, extent=longer[buffer][1])
             packings.append(order)
             arguments.append(self.weight(operand, order) if operand in self.weights else operand)
         inputs = len(value.args[1].fields)
