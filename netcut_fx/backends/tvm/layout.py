@@ -15,6 +15,7 @@ from netcut_fx.backends.tvm.schedules.axes import KernelAxes, channels_last, ker
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.schedules.packing import Packing, weight_packing
 from netcut_fx.backends.tvm.schedules.padding import apart, pad_channels, padded_buffers
+from netcut_fx.backends.tvm.schedules.products import pad_product
 from netcut_fx.backends.tvm.toolchain import import_tvm
 
 
@@ -133,7 +134,7 @@ class _Layout:
         function, axes = call.function, call.axes
         longer = padded_buffers(axes, known, self.machine)
         if not longer:
-            return call, {}
+            return replace(call, function=function if axes.contraction else pad_product(function, self.machine)), {}
         if fixed & longer.keys():
             function = apart(function, axes.stages, fixed & longer.keys())
             axes = kernel_axes(function, weights)

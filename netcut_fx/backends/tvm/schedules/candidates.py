@@ -11,6 +11,7 @@ from netcut_fx.backends.tvm.schedules.depthwise import apply_depthwise, depthwis
 from netcut_fx.backends.tvm.schedules.injective import apply_injective, is_injective
 from netcut_fx.backends.tvm.schedules.kernel import read_kernel
 from netcut_fx.backends.tvm.schedules.machine import Machine
+from netcut_fx.backends.tvm.schedules.products import apply_product, product_plans
 from netcut_fx.backends.tvm.schedules.register_tile import apply_tile, tile_plans
 from netcut_fx.backends.tvm.schedules.windows import apply_window, window_plans
 from netcut_fx.backends.tvm.toolchain import import_tvm
@@ -41,7 +42,12 @@ def _candidates(function: Any, machine: Machine) -> Iterator[Candidate]:
     kernel = read_kernel(function)
     if kernel is None:
         return
-    for ways, use in ((tile_plans, apply_tile), (depthwise_plans, apply_depthwise), (window_plans, apply_window)):
+    for ways, use in (
+        (tile_plans, apply_tile),
+        (product_plans, apply_product),
+        (depthwise_plans, apply_depthwise),
+        (window_plans, apply_window),
+    ):
         for plan in ways(kernel, machine):
             yield Candidate(str(plan), partial(use, kernel=kernel, plan=plan, machine=machine))
     if is_injective(kernel):

@@ -73,7 +73,12 @@ def apart(function: Any, stages: tuple[Stage, ...], results: Iterable[Any]) -> A
     return schedule.mod["main"]
 
 
-def pad_channels(function: Any, stages: tuple[Stage, ...], padded: Mapping[Any, tuple[int, int]]) -> Any:
+def pad_channels(
+    function: Any,
+    stages: tuple[Stage, ...],
+    padded: Mapping[Any, tuple[int, int]],
+    zeroed: frozenset[Any] = frozenset(),
+) -> Any:
     """`function` with longer buffers, and loops that fill them where they can.
 
     Parameters
@@ -84,13 +89,15 @@ def pad_channels(function: Any, stages: tuple[Stage, ...], padded: Mapping[Any, 
         Its nests.
     padded : mapping of buffer to (int, int)
         A dimension of the buffer, and its new length.
+    zeroed : frozenset of buffer
+        Copies of what is not padded: they end in zeros.
     """
     import tvm_ffi
 
     import_tvm()
     from tvm import ir, s_tir, tirx
 
-    extents = dict(_longer_axes(stages, padded))
+    extents = dict(_longer_axes(stages, padded, zeroed))
     buffers = {buffer: _longer(buffer, *change) for buffer, change in padded.items()}
     loops: dict[Any, int] = {}
 
@@ -114,12 +121,24 @@ def pad_channels(function: Any, stages: tuple[Stage, ...], padded: Mapping[Any, 
             nest.loop_var, nest.min, _length(nest.extent, loops[nest.loop_var]), nest.kind, nest.body, None, {}
         )
 
+    new_zeroed = {buffers[buffer]: padded[buffer][0] for buffer in zeroed}
+    old_lengths = {buffers[buffer]: buffer.ty.shape[padded[buffer][0]] for buffer in zeroed}
+
+    def store(copy: Any) -> Any:
+        if copy.buffer not in new_zeroed:
+            return copy
+        inside = copy.indices[new_zeroed[copy.buffer]] < old_lengths[copy.buffer]
+        return tirx.BufferStore(copy.buffer, tirx.if_then_else(inside, copy.value, tirx.const(0, "float32")), copy.indices)
+
     tvm_ffi.structural_walk(function.body, (s_tir.SBlockRealize, bound))
-    body = tvm_ffi.structural_map(function.body, ((tirx.IterVar, domain), (tirx.For, loop), (ir.Var, renamed)))
+    changes = ((tirx.IterVar, domain), (tirx.For, loop), (ir.Var, renamed), (tirx.BufferStore, store))
+    body = tvm_ffi.structural_map(function.body, changes)
     return tirx.PrimFunc([buffers.get(p, p) for p in function.params], body, function.ret_type, function.attrs)
 
 
-def _longer_axes(stages: tuple[Stage, ...], padded: Mapping[Any, tuple[int, int]]) -> list[tuple[Any, int]]:
+def _longer_axes(
+    stages: tuple[Stage, ...], padded: Mapping[Any, tuple[int, int]], zeroed: frozenset[Any]
+) -> list[tuple[Any, int]]:
     """Loop variables that can go on to the end of what they write, and how far."""
     found: list[tuple[Any, int]] = []
     # What a nest leaves unwritten, none that reads it may ask for: they are scheduled together.
@@ -130,7 +149,8 @@ def _longer_axes(stages: tuple[Stage, ...], padded: Mapping[Any, tuple[int, int]
         dimension, extent = padded[stage.store.buffer]
         index = stage.store.indices[dimension]
         axis = stage.axis_of(index)
-        if axis is not None and _walks(stage, axis, index) and _reaches(stage, axis, extent, filled):
+        whole = axis is not None and _walks(stage, axis, index)
+        if whole and (stage.store.buffer in zeroed or _reaches(stage, axis, extent, filled)):
             found.append((axis.var, extent))
         else:
             del filled[stage.store.buffer]
