@@ -16,6 +16,7 @@ from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.schedules.packing import Packing, weight_packing
 from netcut_fx.backends.tvm.schedules.padding import apart, pad_channels, padded_buffers
 from netcut_fx.backends.tvm.schedules.products import pad_product
+from netcut_fx.backends.tvm.schedules.row_wise import pad_sums
 from netcut_fx.backends.tvm.toolchain import import_tvm
 
 
@@ -134,7 +135,9 @@ class _Layout:
         function, axes = call.function, call.axes
         longer = padded_buffers(axes, known, self.machine)
         if not longer:
-            return replace(call, function=function if axes.contraction else pad_product(function, self.machine)), {}
+            if axes.contraction is None:
+                function = pad_sums(pad_product(function, self.machine), self.machine)
+            return replace(call, function=function), {}
         if fixed & longer.keys():
             function = apart(function, axes.stages, fixed & longer.keys())
             axes = kernel_axes(function, weights)

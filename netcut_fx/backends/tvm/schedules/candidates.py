@@ -13,6 +13,7 @@ from netcut_fx.backends.tvm.schedules.kernel import read_kernel
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.schedules.products import apply_product, product_plans
 from netcut_fx.backends.tvm.schedules.register_tile import apply_tile, tile_plans
+from netcut_fx.backends.tvm.schedules.row_wise import apply_row_wise, read_row_wise
 from netcut_fx.backends.tvm.schedules.windows import apply_window, window_plans
 from netcut_fx.backends.tvm.toolchain import import_tvm
 
@@ -41,6 +42,9 @@ def candidates(function: Any, machine: Machine) -> tuple[Candidate, ...]:
 def _candidates(function: Any, machine: Machine) -> Iterator[Candidate]:
     kernel = read_kernel(function)
     if kernel is None:
+        rows = read_row_wise(function)
+        if rows is not None:
+            yield Candidate("rows", partial(apply_row_wise, kernel=rows, machine=machine))
         return
     for ways, use in (
         (tile_plans, apply_tile),
