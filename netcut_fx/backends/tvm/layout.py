@@ -192,7 +192,7 @@ class _Layout:
         dimensions = tuple(None if o is None else self.axis.get(o) for o in call.operands)
         key = (name, tuple(packings), dimensions)
         if key not in self.kernels:
-            function = reorder(call.function, call.axes, key[1], dimensions)
+            function = narrow_indices(reorder(call.function, call.axes, key[1], dimensions))
             self.kernels[key] = self.builder.add_func(function, name)
         out = value.ty_args[0]
         if hasattr(out, "fields"):
@@ -249,6 +249,16 @@ def reorder(
                     schedule.transform_layout(block, (kind, i), wanted.pop(buffer).index_map())
     assert not wanted, f"kernel {stage_names(axes)} does not touch {[buffer.name for buffer in wanted]}"
     return schedule.mod["main"]
+
+
+def narrow_indices(function: Any) -> Any:
+    """`function` with 32-bit loops: hints at 64-bit ones get lost when TVM narrows them by itself."""
+    tvm = import_tvm()
+    if any(str(p.ty.dtype) == "int64" for p in function.params):
+        # Whole numbers that are data.
+        return function
+    module = tvm.IRModule({"main": function})
+    return tvm.tirx.transform.ForceNarrowIndexToInt32()(module)["main"]
 
 
 def stage_names(axes: KernelAxes) -> str:
