@@ -142,9 +142,8 @@ class _Layout:
             function = apart(function, axes.stages, fixed & longer.keys())
             axes = kernel_axes(function, weights)
             longer = padded_buffers(axes, known, self.machine)
-        if axes.contraction is not None and axes.contraction.group < axes.contraction.channel.extent:
-            if axes.contraction.kind == "dense":
-                longer.pop(axes.contraction.weight.buffer, None)
+        if axes.contraction is not None and axes.contraction.is_grouped:
+            longer.pop(axes.contraction.weight.buffer, None)
         longer = {buffer: change for buffer, change in longer.items() if buffer not in fixed}
         old = list(function.params)
         function = pad_channels(function, axes.stages, longer)

@@ -128,7 +128,9 @@ def pad_channels(
         if copy.buffer not in new_zeroed:
             return copy
         inside = copy.indices[new_zeroed[copy.buffer]] < old_lengths[copy.buffer]
-        return tirx.BufferStore(copy.buffer, tirx.if_then_else(inside, copy.value, tirx.const(0, "float32")), copy.indices)
+        return tirx.BufferStore(
+            copy.buffer, tirx.if_then_else(inside, copy.value, tirx.const(0, "float32")), copy.indices
+        )
 
     tvm_ffi.structural_walk(function.body, (s_tir.SBlockRealize, bound))
     changes = ((tirx.IterVar, domain), (tirx.For, loop), (ir.Var, renamed), (tirx.BufferStore, store))

@@ -1,4 +1,4 @@
-"""Products of two activations, as in attention: the tiles of constant weights, one of the factors as it is or copied."""
+"""Products of two activations, as in attention: in the tiles of constant weights."""
 
 from __future__ import annotations
 

@@ -10,22 +10,25 @@ from netcut_fx.backends.tvm.schedules.stages import Axis, Stage, read_stages
 
 
 def pad_sums(function: Any, machine: Machine) -> Any:
-    """`function` whose sums along innermost dimensions take whole vectors, of which the last ends in neutral elements."""
+    """`function` whose sums along innermost dimensions take whole vectors, the last filled up with neutral elements."""
     import tvm_ffi
     from tvm import ir, s_tir, tirx
 
     found = read_row_wise(function)
     if found is None:
         return function
-    ends: dict[Any, tuple[Any, int]] = {}
+    ends: dict[Any, int] = {}
     loops: dict[Any, int] = {}
     for stage in found.stages:
         axis = stage.axes[-1]
-        if axis.reduces and axis.extent > machine.lanes and axis.extent % machine.lanes:
-            ends[axis.var] = (stage.store.buffer, axis.extent + -axis.extent % machine.lanes)
+        combines = isinstance(stage.value, (tirx.Add, tirx.Max, tirx.Min))
+        if combines and axis.reduces and axis.extent > machine.lanes and axis.extent % machine.lanes:
+            ends[axis.var] = axis.extent + -axis.extent % machine.lanes
 
     def see(realize: Any) -> None:
-        loops.update({v: ends[i.var][1] for v, i in zip(realize.iter_values, realize.block.iter_vars) if i.var in ends})
+        for value, own in zip(realize.iter_values, realize.block.iter_vars, strict=True):
+            if own.var in ends:
+                loops[value] = ends[own.var]
 
     def block(nest: Any) -> Any:
         own = nest.iter_vars[-1] if len(nest.iter_vars) else None
@@ -34,10 +37,12 @@ def pad_sums(function: Any, machine: Machine) -> Any:
         value, start = nest.body.value, nest.init.value
         guarded = tirx.if_then_else(own.var < own.dom.extent, value.b, start)
         body = tirx.BufferStore(nest.body.buffer, type(value)(value.a, guarded), nest.body.indices)
-        domain = ir.Range(own.dom.min, tirx.IntImm(own.dom.extent.ty, ends[own.var][1]))
+        domain = ir.Range(own.dom.min, tirx.IntImm(own.dom.extent.ty, ends[own.var]))
         variables = [*nest.iter_vars[:-1], tirx.IterVar(domain, own.var, own.iter_type)]
         reads = [_whole(region, own) for region in nest.reads]
-        return s_tir.SBlock(variables, reads, nest.writes, nest.name_hint, body, nest.init, annotations=nest.annotations)
+        return s_tir.SBlock(
+            variables, reads, nest.writes, nest.name_hint, body, nest.init, annotations=nest.annotations
+        )
 
     def loop(nest: Any) -> Any:
         if nest.loop_var not in loops:
@@ -79,7 +84,7 @@ def read_row_wise(function: Any) -> RowWise | None:
     written = [s for s in stages if any(s.store.buffer.same_as(p) for p in function.params)]
     if len(written) != 1 or written[0] is not stages[-1] or stages[-1].reduces:
         return None
-    if not any(stage.reduces for stage in stages):
+    if sum(stage.reduces for stage in stages) < 2:
         return None
     inner = {stage.store.buffer for stage in stages}
     rows = min(_leading(stage, stages[-1], inner) for stage in stages)
