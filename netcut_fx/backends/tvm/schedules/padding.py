@@ -17,8 +17,8 @@ from netcut_fx.backends.tvm.toolchain import import_tvm
 
 #: At most so much may be added to channels that smaller vectors would cut evenly.
 _WORTHWHILE = 1.15
-#: Above so many vectors a prime number of them is bad for tiles, and one more costs little.
-_EVEN_FROM = 8
+#: A tile has no more vectors than this: what it cannot cut evenly gets one more.
+_MOST_VECTORS = 8
 
 
 def padded_extent(extent: int, machine: Machine) -> int:
@@ -31,8 +31,8 @@ def padded_extent(extent: int, machine: Machine) -> int:
             lanes //= 2
         return lanes if machine.lanes_for(extent) == 1 else extent
     vectors = -(-extent // lanes)
-    if vectors > _EVEN_FROM:
-        vectors += vectors % 2
+    while vectors > _MOST_VECTORS and all(vectors % n for n in range(2, _MOST_VECTORS + 1)):
+        vectors += 1
     whole = vectors * lanes
     return whole if machine.lanes_for(extent) == 1 or whole <= _WORTHWHILE * extent else extent
 
