@@ -10,6 +10,7 @@ import sys
 import types
 from typing import Any
 
+from netcut_fx.backends.tvm.functions import use_vector_functions
 from netcut_fx.errors import BackendError, SpecError, TargetMismatch
 from netcut_fx.host import detect_host, isa_features
 from netcut_fx.spec_text import did_you_mean
@@ -50,6 +51,7 @@ def import_tvm() -> Any:
             importlib.import_module(f"{name}.x86")
         elif machine in ("aarch64", "arm64"):
             importlib.import_module(f"{name}.arm_cpu")
+        use_vector_functions()
     return tvm
 
 

@@ -11,7 +11,9 @@ from netcut_fx.backends.tvm.schedules.depthwise import apply_depthwise, depthwis
 from netcut_fx.backends.tvm.schedules.injective import apply_injective, is_injective
 from netcut_fx.backends.tvm.schedules.kernel import Kernel, read_kernel
 from netcut_fx.backends.tvm.schedules.machine import Machine
+from netcut_fx.backends.tvm.schedules.products import apply_product, product_plans
 from netcut_fx.backends.tvm.schedules.register_tile import apply_tile, tile_plans
+from netcut_fx.backends.tvm.schedules.row_wise import apply_row_wise, read_row_wise
 from netcut_fx.backends.tvm.schedules.windows import apply_window, window_plans
 from netcut_fx.backends.tvm.schedules.winograd_nests import PRODUCTS, WINOGRAD
 from netcut_fx.backends.tvm.schedules.winograd_tiles import apply_winograd, winograd_plans
@@ -41,11 +43,17 @@ def candidates(function: Any, machine: Machine) -> tuple[Candidate, ...]:
 
 def _candidates(function: Any, machine: Machine) -> Iterator[Candidate]:
     kernel = read_kernel(function)
-    if kernel is None or not _is_written_in_place(kernel):
+    if kernel is None:
+        rows = read_row_wise(function)
+        if rows is not None:
+            yield Candidate("rows", partial(apply_row_wise, kernel=rows, machine=machine))
+        return
+    if not _is_written_in_place(kernel):
         return
     kinds = (
         (tile_plans, apply_tile),
         (winograd_plans, apply_winograd),
+        (product_plans, apply_product),
         (depthwise_plans, apply_depthwise),
         (window_plans, apply_window),
     )

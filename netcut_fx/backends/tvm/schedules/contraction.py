@@ -43,6 +43,11 @@ class Contraction:
     group: int
 
     @property
+    def is_grouped(self) -> bool:
+        """Whether it is dense within groups of channels."""
+        return self.kind == "dense" and self.group < self.channel.extent
+
+    @property
     def depth(self) -> int:
         """Products per output element."""
         return math.prod(axis.extent for axis in self.sums)
