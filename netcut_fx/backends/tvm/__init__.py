@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,12 +44,31 @@ class TvmBackend:
         return [CompiledKernel(call.function, call.key, False) for call in self._lower(traced).calls]
 
     def tune(
-        self, traced: TracedModule, *, trials: int, database: Path, seed: int = 0, progress: Progress | None = None
+        self,
+        traced: TracedModule,
+        *,
+        trials: int,
+        database: Path,
+        seed: int = 0,
+        progress: Progress | None = None,
+        minutes: float | None = None,
+        seeds: bool = True,
     ) -> TuneReport:
-        """Search for schedules of all kernels of `traced`; `trials` candidates each, records that exist count."""
+        """Search for schedules of all kernels of `traced`; see `netcut_fx.backends.base.Backend.tune`."""
         if trials < 0:
             raise BackendError(f"trials must be 0 or more, got {trials}")
-        return tune(self._lower(traced), self.target, trials=trials, database=database, seed=seed, progress=progress)
+        if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
+            raise BackendError(f"minutes must be above 0, got {minutes}")
+        return tune(
+            self._lower(traced),
+            self.target,
+            trials=trials,
+            database=database,
+            seed=seed,
+            progress=progress,
+            minutes=minutes,
+            seeds=seeds,
+        )
 
     def compile(self, traced: TracedModule, *, database: Path | None = None) -> TvmModule:
         """Compile `traced` with the best records of `database`."""
