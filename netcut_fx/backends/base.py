@@ -142,8 +142,8 @@ class Backend(Protocol):
     ) -> TuneReport:
         """Search for schedules; records go to `database` as they come, those that are there are used.
 
-        At most `trials` a kernel, those in `database` included, and at most `minutes`. `progress` gets trials made, trials
-        in all at most, and words. Without `seeds`, records that ship with the package are not taken over.
+        At most `trials` a kernel, those in `database` included, and at most `minutes`. `progress` gets trials made,
+        trials in all at most, and words. Without `seeds`, records that ship with the package are not taken over.
         """
         ...
 

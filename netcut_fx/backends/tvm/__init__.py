@@ -12,6 +12,7 @@ from netcut_fx.backends.tvm.module import TvmModule, compile_lowered
 from netcut_fx.backends.tvm.records import records_folder
 from netcut_fx.backends.tvm.toolchain import resolve_target
 from netcut_fx.backends.tvm.tune import tune
+from netcut_fx.backends.tvm.tune_status import KernelStatus, network_status
 from netcut_fx.errors import BackendError
 from netcut_fx.graph import TracedModule
 from netcut_fx.target import Target
@@ -69,6 +70,10 @@ class TvmBackend:
             minutes=minutes,
             seeds=seeds,
         )
+
+    def tuning_status(self, traced: TracedModule, *, trials: int, database: Path) -> tuple[KernelStatus, ...]:
+        """Which kernels of `traced` are tuned, their share of its time, and what `tune` would still do."""
+        return network_status(self._lower(traced), self.target, trials=trials, database=database)
 
     def compile(self, traced: TracedModule, *, database: Path | None = None) -> TvmModule:
         """Compile `traced` with the best records of `database`."""

@@ -154,7 +154,7 @@ def merge(source: Path, database: Path, target: Target) -> MergeReport:
             fitting.append((folder, folder_name(known)))
     if not fitting:
         raise TargetMismatch(
-            f"{source} holds records of {'; '.join(foreign)}, but this is {in_words(own)}: a schedule that was best there "
+            f"{source} holds records of {'; '.join(foreign)}, but this is {in_words(own)}: what was best there "
             "says nothing here; merge them on such a machine, or tune here"
         )
     reports: list[MergeReport] = []
@@ -201,9 +201,7 @@ def merge_folder(source: Path, destination: Path) -> MergeReport:
             append_line(destination / name, "".join(lines).removesuffix("\n"))
     if not (destination / TARGET).exists() and (source / TARGET).exists():
         atomic_write(destination / TARGET, (source / TARGET).read_bytes())
-    return MergeReport(
-        len(new_workloads), len(new_records), len(new_trials), len(their_records) - len(new_records)
-    )
+    return MergeReport(len(new_workloads), len(new_records), len(new_trials), len(their_records) - len(new_records))
 
 
 def plant_seeds(database: Path, target: Target, seeds: Path = SEEDS) -> int:

@@ -12,10 +12,11 @@ from netcut_fx.backends.tvm.records import RecordWriter
 from netcut_fx.backends.tvm.roofline import work_of
 from netcut_fx.backends.tvm.schedules.candidates import candidates, scheduled
 from netcut_fx.backends.tvm.schedules.machine import Machine
-from netcut_fx.backends.tvm.toolchain import import_tvm
+from netcut_fx.backends.tvm.toolchain import import_tvm, tvm_target
 from netcut_fx.backends.tvm.trial_log import Trial, TrialLog
 from netcut_fx.backends.tvm.tune_plan import Allowance, KernelProgress
 from netcut_fx.backends.tvm.workload_kinds import workload_of
+from netcut_fx.target import Target
 
 #: Below this many trials a random sample of the design space beats an evolutionary search: nothing is learnt in time.
 _EVOLUTION_FROM = 24
@@ -176,6 +177,14 @@ class KernelSearch:
         shop.log.add(trial)
         self.progress.tried.append(trial.seconds)
         return trial
+
+
+def extracted_tasks(module: Any, target: Target) -> list[Any]:
+    """The distinct kernels of a network, with how often it calls each."""
+    import_tvm()
+    from tvm.s_tir import meta_schedule as ms
+
+    return sorted(ms.relax_integration.extract_tasks(module, tvm_target(target)), key=lambda task: str(task.task_name))
 
 
 def tried_seconds(trials: list[Trial], recorded: list[float]) -> list[float | None]:

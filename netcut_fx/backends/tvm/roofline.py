@@ -1,4 +1,4 @@
-"""The least time that a kernel can take on this machine: its operations and bytes over what the machine does at most."""
+"""The least time that a kernel can take: its operations and bytes over what the machine does at most."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ class MachinePeak:
         Other work on the machine makes a measured peak look lower than it is, and a kernel that is timed again and
         again finds its data in a cache.
         """
-        return MachinePeak(
-            max(self.flops_per_s, work.flops / seconds), max(self.bytes_per_s, work.bytes / seconds)
-        )
+        return MachinePeak(max(self.flops_per_s, work.flops / seconds), max(self.bytes_per_s, work.bytes / seconds))
 
 
 def stored_peak(folder: Path) -> MachinePeak | None:
@@ -64,9 +62,7 @@ def measured_peak(folder: Path, target: Target) -> MachinePeak:
     probe = PeakProbe(target)
     found, before = MachinePeak(probe.flops_per_s(5), probe.bytes_per_s(3)), stored_peak(folder)
     if before is not None:
-        found = MachinePeak(
-            max(found.flops_per_s, before.flops_per_s), max(found.bytes_per_s, before.bytes_per_s)
-        )
+        found = MachinePeak(max(found.flops_per_s, before.flops_per_s), max(found.bytes_per_s, before.bytes_per_s))
     if found != before:
         atomic_write(folder / PEAK, json.dumps(asdict(found)).encode())
     return found

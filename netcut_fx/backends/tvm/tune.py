@@ -173,7 +173,7 @@ class _Run:
         self.kernels = kernels
         if corrupt:
             self.notes.append(
-                f"{corrupt} damaged lines of tuning records were set aside in {self.folder}/*.corrupt; the others are used"
+                f"{corrupt} damaged lines of tuning records were set aside in {self.folder}/*.corrupt; the rest is used"
             )
 
     def _trial(self, kernel: str, failed: bool, best_s: float | None, network_s: float | None, left: int) -> None:

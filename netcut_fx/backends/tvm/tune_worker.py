@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from netcut_fx.backends.tvm.database import writer_lock
-from netcut_fx.backends.tvm.kernel_search import KernelSearch, Workshop
+from netcut_fx.backends.tvm.kernel_search import KernelSearch, Workshop, extracted_tasks
 from netcut_fx.backends.tvm.records import RecordWriter, set_aside_corrupt_lines
 from netcut_fx.backends.tvm.roofline import measured_peak
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.toolchain import import_tvm, limit_threads, tvm_target
-from netcut_fx.backends.tvm.trial_log import Trial, TrialLog
+from netcut_fx.backends.tvm.trial_log import TrialLog
 from netcut_fx.backends.tvm.tune_plan import network_seconds, next_kernel, set_bounds
 from netcut_fx.target import Target
 
@@ -90,16 +90,6 @@ def _tune(config: dict[str, Any], emit: Any) -> None:
                 left=sum(k.left for k in kernels),
             )
     emit(event="end", left=sum(kernel.left for kernel in kernels))
-
-
-def extracted_tasks(module: Any, target: Target) -> list[Any]:
-    """The distinct kernels of a network, with how often it calls each."""
-    import_tvm()
-    from tvm.s_tir import meta_schedule as ms
-
-    return sorted(
-        ms.relax_integration.extract_tasks(module, tvm_target(target)), key=lambda task: str(task.task_name)
-    )
 
 
 if __name__ == "__main__":
