@@ -99,7 +99,7 @@ def test_records_of_another_compiler_or_cpu_are_refused(tmp_path: Path) -> None:
     database(theirs, {"b": [2.0]})
     report = merge(theirs, tmp_path / "ours", TARGET)
     assert report.left_out == ("EPYC (znver4), 1 thread, TVM 0.26, LLVM 20",)
-    with pytest.raises(TargetMismatch, match="holds records of EPYC .*, but this is Ryzen "):
+    with pytest.raises(TargetMismatch, match=r"holds records of EPYC .*, but this is Ryzen "):
         merge(theirs, tmp_path / "ours", replace(TARGET, cpu_model="Ryzen"))
 
 
