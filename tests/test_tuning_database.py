@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from netcut_fx.backends.tvm.database import describe, merge, plant_seeds, stored_identity
+from netcut_fx.backends.tvm.database import describe, merge, stored_identity
 from netcut_fx.backends.tvm.records import RECORDS, WORKLOADS, append_line, records_folder
+from netcut_fx.backends.tvm.seeds import pack_seeds, plant_seeds
 from netcut_fx.backends.tvm.trial_log import Trial, TrialLog, Workload
 from netcut_fx.backends.tvm.tune_status import database_status
 from netcut_fx.errors import SpecError, TargetMismatch
@@ -137,14 +138,23 @@ def test_a_new_folder_beside_records_of_another_compiler_says_that_they_are_not_
 
 
 def test_seeds_are_planted_where_they_fit_and_stay_as_they_are(tmp_path: Path) -> None:
-    seeds = database(tmp_path / "seeds", {"a": [1.0], "b": [3.0]})
+    source, seeds = database(tmp_path / "source", {"a": [4.0, 1.0, 5.0], "b": [3.0]}), tmp_path / "seeds"
+    packed = pack_seeds(source, TARGET, seeds)
     ours = database(tmp_path / "ours", {"b": [2.0]})
-    before = {path: path.read_bytes() for path in seeds.rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in packed.iterdir()}
     assert plant_seeds(ours, TARGET, seeds) == 2
-    assert records(ours) == {"b": [2.0, 3.0], "a": [1.0]}
+    assert records(ours) == {"b": [2.0, 3.0], "a": [1.0]}, "of each workload the best record"
+    assert [t.seconds for t in TrialLog(records_folder(ours, TARGET)).of("a")] == [4.0, 1.0, 5.0]
     assert plant_seeds(ours, TARGET, seeds) == 0
     assert plant_seeds(ours, OLD_TVM, seeds) == 0
-    assert {path: path.read_bytes() for path in seeds.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in packed.iterdir()} == before
+    pack_seeds(source, TARGET, seeds)
+    assert {path: path.read_bytes() for path in packed.iterdir()} == before
+
+
+def test_nothing_cannot_be_packed(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"^there are no records of .* in .*; tune there first$"):
+        pack_seeds(tmp_path, TARGET, tmp_path / "seeds")
 
 
 def test_status_tells_what_is_there_without_changing_it(tmp_path: Path) -> None:

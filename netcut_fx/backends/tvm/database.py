@@ -20,7 +20,6 @@ from netcut_fx.backends.tvm.records import (
     folder_name,
     identity,
     read_lines,
-    records_folder,
     set_aside_corrupt_lines,
 )
 from netcut_fx.backends.tvm.trial_log import TRIALS, trial_lines
@@ -29,8 +28,6 @@ from netcut_fx.target import Target
 
 #: What a records folder is for, in words that its name only hashes; touched whenever the folder is tuned or compiled.
 TARGET = "target.json"
-#: Records that ship with the package, one folder a target, named and made as below a database.
-SEEDS = Path(__file__).parent / "seeds"
 #: Held by whoever writes into a records folder. The tuning process takes it besides the lock of the process that
 #: started it: a killed parent lets go of its own while that process still ends its trial.
 WRITER_LOCK = "writer.lock"
@@ -202,19 +199,6 @@ def merge_folder(source: Path, destination: Path) -> MergeReport:
     if not (destination / TARGET).exists() and (source / TARGET).exists():
         atomic_write(destination / TARGET, (source / TARGET).read_bytes())
     return MergeReport(len(new_workloads), len(new_records), len(new_trials), len(their_records) - len(new_records))
-
-
-def plant_seeds(database: Path, target: Target, seeds: Path = SEEDS) -> int:
-    """Take over records that ship with the package, where some are of this very CPU and compiler; says how many.
-
-    The caller holds the folder's tuning lock.
-    """
-    folder = records_folder(database, target)
-    source = seeds / folder.name
-    if not (source / WORKLOADS).exists():
-        return 0
-    with writer_lock(folder):
-        return merge_folder(source, folder).records
 
 
 def _name(workload_line: str) -> str:

@@ -43,8 +43,8 @@ class Workshop:
         Where records go.
     log : TrialLog
         Where trials go.
-    cost_model : tvm.s_tir.meta_schedule.CostModel
-        Of MetaSchedule's search.
+    cost_model : callable
+        Gives the one cost model of MetaSchedule's searches; making it imports a learning library.
     begin : callable
         Called before each trial, with what it would be if it failed: it may take the process with it.
     """
@@ -53,7 +53,7 @@ class Workshop:
     machine: Machine
     writer: RecordWriter
     log: TrialLog
-    cost_model: Any
+    cost_model: Callable[[], Any]
     begin: Callable[[Trial], None]
 
 
@@ -119,6 +119,7 @@ class KernelSearch:
 
         trials = self.progress.allowance.trials - len(self.progress.tried)
         evolve = trials >= _EVOLUTION_FROM
+        cost_model = self._shop.cost_model() if evolve else None
         strategy = (
             ms.search_strategy.EvolutionarySearch(population_size=64, genetic_num_iters=3, init_min_unmeasured=16)
             if evolve
@@ -139,7 +140,7 @@ class KernelSearch:
             num_trials_per_iter=_ROUND,
             design_spaces=context.space_generator.generate_design_space(context.mod),
             database=self._shop.writer.database,
-            cost_model=self._shop.cost_model,
+            cost_model=cost_model,
         )
         while found := context.generate_measure_candidates():
             results: list[Any] = []
@@ -151,8 +152,8 @@ class KernelSearch:
                     else ms.runner.RunnerResult([trial.seconds], None)
                 )
                 yield trial
-            if evolve:
-                self._shop.cost_model.update(context, found, results)
+            if cost_model is not None:
+                cost_model.update(context, found, results)
             context.search_strategy.notify_runner_results(found, results)
 
     def _try(self, plan: str | None, make: Callable[[], Any]) -> Trial:

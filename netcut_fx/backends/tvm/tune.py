@@ -18,9 +18,10 @@ from typing import IO, Any
 
 from netcut_fx.atomic_files import report_storage_errors
 from netcut_fx.backends.base import Progress, TuneReport
-from netcut_fx.backends.tvm.database import describe, mark_used, plant_seeds, tuning_lock, writer_lock
+from netcut_fx.backends.tvm.database import describe, mark_used, tuning_lock, writer_lock
 from netcut_fx.backends.tvm.lower import LoweredModule
 from netcut_fx.backends.tvm.records import records_folder
+from netcut_fx.backends.tvm.seeds import plant_seeds
 from netcut_fx.backends.tvm.toolchain import import_tvm, tvm_target
 from netcut_fx.backends.tvm.trial_log import Trial, TrialLog
 from netcut_fx.errors import BackendError

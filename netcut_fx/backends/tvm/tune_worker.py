@@ -15,6 +15,7 @@ import math
 import os
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def _tune(config: dict[str, Any], emit: Any) -> None:
         Machine.of(target),
         RecordWriter(folder),
         log,
-        ms.cost_model.XGBModel(num_tuning_cores=1),
+        cache(lambda: ms.cost_model.XGBModel(num_tuning_cores=1)),
         lambda trial: emit(event="try", trial=trial.to_json()),
     )
     searches = [KernelSearch(task, shop, config["trials"], config["seed"] + i) for i, task in enumerate(tasks)]
