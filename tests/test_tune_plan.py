@@ -50,7 +50,8 @@ def test_trials_that_bring_nothing_make_way_for_others() -> None:
     ("tried", "reason"),
     [
         ((9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0), "all trials made"),
-        ((1.02,), "at the machine's peak"),
+        ((3.0, None, 1.02), "at the machine's peak"),
+        ((1.02, 3.0), None),
         ((3.0, 3.0, None, 3.5, 4.0), "the last 4 trials brought nothing"),
         ((None, None, None, None), "the last 4 trials brought nothing"),
         ((3.0, 3.0, 3.0, 3.0, 2.0), None),
@@ -90,10 +91,10 @@ def test_records_that_no_log_knows_count_as_trials() -> None:
 
 
 def test_the_time_that_is_left_is_bounded_by_trials_and_by_the_deadline() -> None:
-    assert time_left(0.0, 0, 10, None, now=5.0) == ""
-    assert time_left(20.0, 10, 20, None, now=5.0) == "at most 40 s left"
-    assert time_left(20.0, 10, 20, 15.0, now=5.0) == "at most 10 s left"
-    assert time_left(600.0, 10, 100, 14405.0, now=5.0) == "at most 100 min left"
+    assert time_left(0.0, 0, 10, None, now_s=5.0) == ""
+    assert time_left(20.0, 10, 20, None, now_s=5.0) == "at most 40 s left"
+    assert time_left(20.0, 10, 20, 15.0, now_s=5.0) == "at most 10 s left"
+    assert time_left(600.0, 10, 100, 14405.0, now_s=5.0) == "at most 100 min left"
 
 
 def dense(name: str, rows: int, channels: int = 64) -> Workload:

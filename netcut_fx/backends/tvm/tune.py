@@ -54,8 +54,8 @@ def tune(
         If a record cannot be written; those before it are intact.
     """
     folder = records_folder(database, target)
-    deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    run = _Run(folder, deadline, progress)
+    end_s = None if minutes is None else time.monotonic() + 60 * minutes
+    run = _Run(folder, end_s, progress)
     doing = f"write tuning records to {folder}"
     with report_storage_errors(doing, safe="the records before it are intact and will be used"), tuning_lock(folder):
         run.notes.extend(describe(folder, target))
@@ -69,7 +69,7 @@ def tune(
             "trials": trials,
             "seed": seed,
             "skip": [],
-            "deadline": deadline,
+            "end_s": end_s,
         }
         crashes: Counter[str] = Counter()
         while (crash := run.worker(config)) is not None:
@@ -102,10 +102,10 @@ class _Run:
     """What the workers of one call of `tune` have told so far."""
 
     folder: Path
-    deadline: float | None
+    end_s: float | None
     progress: Progress | None
-    started: float = field(default_factory=time.monotonic)
-    first_trial: float | None = None
+    started_s: float = field(default_factory=time.monotonic)
+    first_trial_s: float | None = None
     kernels: int = 0
     trials: int = 0
     failed: int = 0
@@ -114,7 +114,7 @@ class _Run:
     notes: list[str] = field(default_factory=list[str])
 
     def report(self) -> TuneReport:
-        seconds = time.monotonic() - self.started
+        seconds = time.monotonic() - self.started_s
         return TuneReport(
             self.kernels, len(self.searched), self.trials, self.failed, seconds, self.left, tuple(self.notes)
         )
@@ -164,7 +164,7 @@ class _Run:
                 worker.wait()
                 reader.join()
                 worker.stdout.close()
-            if ended or (self.deadline is not None and time.monotonic() >= self.deadline):
+            if ended or (self.end_s is not None and time.monotonic() >= self.end_s):
                 return None
             errors.seek(0)
             lines = [line for line in errors.read().splitlines() if line.strip()]
@@ -178,14 +178,14 @@ class _Run:
             )
 
     def _trial(self, kernel: str, failed: bool, best_s: float | None, network_s: float | None, left: int) -> None:
-        now = time.monotonic()
-        self.first_trial = self.first_trial or now
+        now_s = time.monotonic()
+        self.first_trial_s = self.first_trial_s or now_s
         self.trials += 1
         self.failed += failed
         self.left = left
         self.searched.add(kernel)
         if self.progress is not None:
-            words = [time_left(now - self.first_trial, self.trials - 1, left, self.deadline, now)]
+            words = [time_left(now_s - self.first_trial_s, self.trials - 1, left, self.end_s, now_s)]
             if network_s is not None:
                 words.append(f"sum {network_s * 1e3:.3f} ms")
             if best_s is not None:
@@ -196,8 +196,8 @@ class _Run:
         """Events of the worker until it ends or falls silent."""
         while True:
             patience = _SILENCE_S
-            if self.deadline is not None:
-                patience = min(patience, max(0.0, self.deadline - time.monotonic()) + _OVERTIME_S)
+            if self.end_s is not None:
+                patience = min(patience, max(0.0, self.end_s - time.monotonic()) + _OVERTIME_S)
             try:
                 line = inbox.get(timeout=patience)
             except queue.Empty:
@@ -210,14 +210,14 @@ class _Run:
                 return  # killed in the middle of a line
 
 
-def time_left(spent_s: float, made: int, left: int, deadline: float | None, now: float) -> str:
+def time_left(spent_s: float, made: int, left: int, end_s: float | None, now_s: float) -> str:
     """How long tuning may still take, from the `made` trials so far; empty where nothing is known.
 
     It is a bound: kernels for which trials bring nothing any more end before.
     """
     known = [spent_s / made * left] if made else []
-    if deadline is not None:
-        known.append(max(0.0, deadline - now))
+    if end_s is not None:
+        known.append(max(0.0, end_s - now_s))
     if not known:
         return ""
     seconds = min(known)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from netcut_fx.backends.tvm.roofline import MachinePeak, Work
 
-#: A kernel so close to the least time that the machine needs has nothing to win.
-_NEAR_ROOFLINE = 1.05
+#: A kernel so close to the least time that the machine needs has nothing to win. So many trials must have been made:
+#: the peak is measured, and may look too low as long as other work runs beside it.
+_NEAR_ROOFLINE, _TRIALS_AT_PEAK = 1.05, 3
 #: A schedule that is faster by less has brought nothing: timings are no better than that.
 _IMPROVES = 0.98
 
@@ -81,7 +82,7 @@ class KernelProgress:
             return "no further schedule"
         if len(self.tried) >= self.allowance.trials:
             return "all trials made"
-        if self.best_s <= _NEAR_ROOFLINE * self.least_s:
+        if len(self.tried) >= _TRIALS_AT_PEAK and self.best_s <= _NEAR_ROOFLINE * self.least_s:
             return "at the machine's peak"
         if self.fruitless >= self.allowance.patience:
             return f"the last {self.fruitless} trials brought nothing"

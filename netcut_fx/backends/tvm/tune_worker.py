@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _tune(config: dict[str, Any], emit: Any) -> None:
-    folder, target, deadline = Path(config["records"]), Target.from_json(config["target"]), config["deadline"]
+    folder, target, end_s = Path(config["records"]), Target.from_json(config["target"]), config["end_s"]
     tvm = import_tvm()
     from tvm.s_tir import meta_schedule as ms
 
@@ -77,7 +77,7 @@ def _tune(config: dict[str, Any], emit: Any) -> None:
         if peak is not None:
             set_bounds(kernels, peak)
         kernel = next_kernel(kernels)
-        if kernel is None or (deadline is not None and time.monotonic() >= deadline):
+        if kernel is None or (end_s is not None and time.monotonic() >= end_s):
             break
         emit(event="search", kernel=kernel.name)
         trial = by_name[kernel.name].step()
