@@ -18,8 +18,9 @@ from netcut_fx.tracing import trace
 
 pytest.importorskip("tvm")
 from netcut_fx.backends.tvm import TvmBackend
+from netcut_fx.backends.tvm.module import warm_schedule
 from netcut_fx.backends.tvm.records import RECORDS, WORKLOADS, records_folder
-from netcut_fx.backends.tvm.schedules.candidates import candidates
+from netcut_fx.backends.tvm.schedules.candidates import candidates, scheduled
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.trial_log import Trial, TrialLog
 from netcut_fx.backends.tvm.workload_kinds import workload_of
@@ -168,6 +169,10 @@ def test_what_was_best_nearby_is_tried_first_and_compiled_where_nothing_was_trie
     neighbour = type(own)("neighbour", own.kind, {**own.extents, "depth": 64})
     for place, name in enumerate(names[:5]):
         log.add(Trial(neighbour, name, 1.0 - place / 10))
+    module = task.dispatched[0]
+    (best,) = [c for c in candidates(module["main"], machine) if c.name == names[4]]
+    compiled = warm_schedule(module["main"], machine, log.by_workload())
+    assert str(compiled.trace) == str(scheduled(module["main"], best).trace)
     backend.tune(network, trials=1, database=tmp_path)
     (first,) = TrialLog(folder).of(own.name)
     assert first.plan == names[4]

@@ -87,8 +87,8 @@ def _merge(source: Path, database: Path, target: str, threads: int, as_json: boo
     found = merge(source, database, _backend(target, threads).target)
     if not as_json:
         print(
-            f"{database}: {found.records} records of {source} for {found.workloads} new workloads and others; "
-            f"{found.duplicates} were there already"
+            f"{database}: took over {found.records} records and {found.workloads} new workloads of {source}; "
+            f"{found.duplicates} records were there already"
         )
         for other in found.left_out:
             print(f"left out: records of {other}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from netcut_fx.backends.base import CompiledKernel, Progress, TuneReport
+from netcut_fx.backends.tvm.database import mark_used
 from netcut_fx.backends.tvm.lower import LoweredModule, lower
 from netcut_fx.backends.tvm.module import TvmModule, compile_lowered
 from netcut_fx.backends.tvm.records import records_folder
@@ -78,6 +79,8 @@ class TvmBackend:
     def compile(self, traced: TracedModule, *, database: Path | None = None) -> TvmModule:
         """Compile `traced` with the best records of `database`."""
         records = None if database is None else records_folder(database, self.target)
+        if records is not None:
+            mark_used(records)
         (spec,) = traced.input_specs
         return compile_lowered(self._lower(traced), self.target, records, spec.shape)
 
