@@ -32,6 +32,14 @@ def test_every_kernel_gets_one_trial_first_and_the_one_with_most_work_leads() ->
     assert chosen(kernel("tried", 50.0), kernel("small"), kernel("often", calls=4)) == "often"
 
 
+def test_a_kernel_that_runs_as_naive_loops_gets_its_schedule_before_all_others() -> None:
+    naive = kernel("naive", flops=1.0)
+    naive.naive = True
+    assert chosen(kernel("large", flops=300.0), naive) == "naive"
+    naive.tried.append(5.0)
+    assert chosen(kernel("large", flops=300.0), naive) == "large"
+
+
 def test_trials_go_where_the_network_can_win_most() -> None:
     near, far = kernel("near", 1.5), kernel("far", 3.0)
     assert chosen(near, far) == "far"

@@ -91,7 +91,9 @@ class KernelSearch:
             found = database.get_top_k(shop.writer.workload(self.module), 1 << 30)
             recorded = [min(float(s) for s in record.run_secs) for record in found]
         tried = tried_seconds(shop.log.of(self.workload.name), recorded)
-        self.progress = KernelProgress(str(task.task_name), int(task.weight), work_of(self.module), allowance, tried)
+        self.progress = KernelProgress(
+            str(task.task_name), int(task.weight), work_of(self.module), allowance, tried, naive=not self._own
+        )
         self._timer = KernelTimer(self.module, shop.target, self.progress.best_s)
         self._steps = self._own_steps() if self._own else self._search_steps()
 

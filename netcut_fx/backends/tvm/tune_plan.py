@@ -51,6 +51,8 @@ class KernelProgress:
         There is no further schedule to try.
     least_s : float
         No schedule can take less, see `set_bounds`.
+    naive : bool
+        Without a record it runs as unscheduled loops, since we have no schedule of our own for it.
     """
 
     name: str
@@ -60,6 +62,7 @@ class KernelProgress:
     tried: list[float | None] = field(default_factory=list[float | None])
     exhausted: bool = False
     least_s: float = 0.0
+    naive: bool = False
 
     @property
     def best_s(self) -> float:
@@ -111,12 +114,13 @@ def set_bounds(kernels: Sequence[KernelProgress], peak: MachinePeak) -> None:
 def next_kernel(kernels: Iterable[KernelProgress]) -> KernelProgress | None:
     """The kernel that the next trial goes to; None when all are finished.
 
-    Each gets one first, those with most work leading; then the one with most to win.
+    Each gets one first, those leading that have no schedule at all yet, then those with most work; then the one with
+    most to win.
     """
     going = [kernel for kernel in kernels if kernel.finished is None]
     fresh = [kernel for kernel in going if not kernel.tried]
     if fresh:
-        return max(fresh, key=lambda kernel: kernel.calls * kernel.least_s)
+        return max(fresh, key=lambda kernel: (kernel.naive, kernel.calls * kernel.least_s))
     return max(going, key=lambda kernel: kernel.to_win_s, default=None)
 
 
