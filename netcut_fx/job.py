@@ -189,6 +189,8 @@ class Job:
                 progress=progress_of(self.reporter),
             )
             self._reused = report.searched == 0
+            for note in report.notes:
+                self.reporter.note(note)
             if report.failed_trials:
                 self.reporter.note(f"{report.failed_trials} of {report.trials} schedules failed to build or run")
 

@@ -20,7 +20,7 @@ FEATURE_SOURCES = (
     *("pooling.py", "channel_axis.py", "class_token.py"),
 )
 TIMING_SOURCES = (
-    *("measure.py", "profiling.py", "backends/tvm/lower.py", "backends/tvm/module.py", "backends/tvm/tune_worker.py"),
+    *("measure.py", "profiling.py", "backends/tvm/lower.py", "backends/tvm/module.py", "backends/tvm/measuring.py"),
     *("passes/fold_batch_norm.py", "passes/simplify.py"),
 )
 

@@ -83,7 +83,7 @@ def compile(
     database : path, optional
         Folder of tuning records; shared by all networks.
     progress : callable, optional
-        Called with kernels done, kernels in all, and the name.
+        Called with trials made, trials in all at most, and what is known so far in words.
     """
     backend = tvm_backend(target, threads)
     folder = None if database is None else Path(database)

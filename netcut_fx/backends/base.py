@@ -77,6 +77,10 @@ class TuneReport:
         Candidates that did not build or run; they cost their trial, never the run.
     seconds : float
         Wall time.
+    trials_left : int
+        Candidates that a longer budget might still have measured, at most.
+    notes : tuple of str
+        What the user should know: records that were damaged, or cannot be used here.
     """
 
     kernels: int
@@ -84,6 +88,8 @@ class TuneReport:
     trials: int
     failed_trials: int
     seconds: float
+    trials_left: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class CompiledModule(Protocol):
@@ -124,9 +130,21 @@ class Backend(Protocol):
         ...
 
     def tune(
-        self, traced: TracedModule, *, trials: int, database: Path, seed: int = 0, progress: Progress | None = None
+        self,
+        traced: TracedModule,
+        *,
+        trials: int,
+        database: Path,
+        seed: int = 0,
+        progress: Progress | None = None,
+        minutes: float | None = None,
+        seeds: bool = True,
     ) -> TuneReport:
-        """Search for schedules; records go to `database` as they come, those that are there are used."""
+        """Search for schedules; records go to `database` as they come, those that are there are used.
+
+        At most `trials` a kernel, those in `database` included, and at most `minutes`. `progress` gets trials made,
+        trials in all at most, and words. Without `seeds`, records that ship with the package are not taken over.
+        """
         ...
 
     def compile(self, traced: TracedModule, *, database: Path | None = None) -> CompiledModule:

@@ -72,7 +72,8 @@ def estimate(
         with ConsoleReporter() as reporter:
             if trials:
                 reporter.stage("tune")
-                backend.tune(whole, trials=trials, database=database, progress=reporter.progress)
+                tuned = backend.tune(whole, trials=trials, database=database, progress=reporter.progress)
+                reporter.notes(tuned.notes)
             reporter.stage("profile")
             evidence = profile_network(backend, whole, database).calibration
         if calibration is not None:
@@ -161,7 +162,8 @@ def compile(
     with ConsoleReporter() as reporter:
         if trials:
             reporter.stage("tune")
-            backend.tune(network, trials=trials, database=database, progress=reporter.progress)
+            tuned = backend.tune(network, trials=trials, database=database, progress=reporter.progress)
+            reporter.notes(tuned.notes)
         reporter.stage("compile")
         compiled = backend.compile(network, database=database)
         untuned = [k.name for k in compiled.kernels if not k.tuned]

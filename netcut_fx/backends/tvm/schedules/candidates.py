@@ -80,14 +80,3 @@ def scheduled(function: Any, candidate: Candidate) -> Any:
     schedule = s_tir.Schedule(function)
     candidate.apply(schedule)
     return schedule
-
-
-def first_schedule(function: Any, machine: Machine) -> Any | None:
-    """`scheduled` with the first candidate that applies; None where there is none."""
-    tvm = import_tvm()
-    for candidate in candidates(function, machine):
-        try:
-            return scheduled(function, candidate)
-        except (tvm.s_tir.ScheduleError, tvm.error.InternalError):
-            continue
-    return None
