@@ -15,7 +15,7 @@ from netcut_fx.backends.tvm.schedules.products import apply_product, product_pla
 from netcut_fx.backends.tvm.schedules.register_tile import apply_tile, tile_plans
 from netcut_fx.backends.tvm.schedules.row_wise import apply_row_wise, read_row_wise
 from netcut_fx.backends.tvm.schedules.windows import apply_window, window_plans
-from netcut_fx.backends.tvm.schedules.winograd_nests import PRODUCTS, WINOGRAD
+from netcut_fx.backends.tvm.schedules.winograd_nests import RESULT, SUMS
 from netcut_fx.backends.tvm.schedules.winograd_tiles import apply_winograd, winograd_plans
 from netcut_fx.backends.tvm.toolchain import import_tvm
 
@@ -65,11 +65,9 @@ def _candidates(function: Any, machine: Machine) -> Iterator[Candidate]:
 
 
 def _is_written_in_place(kernel: Kernel) -> bool:
-    """Whether what follows the anchor has as many elements as its result: a padding has more, and loses its border."""
-    written = {stage.points for stage in kernel.after if not stage.name.startswith(WINOGRAD)}
-    if kernel.anchor.name != PRODUCTS:
-        written.add(kernel.anchor.written)
-    return len(written) <= 1
+    """Whether what follows the sums has no more elements than they: a padding has, and loses its border."""
+    made = next((s for s in kernel.after if s.name == RESULT), kernel.anchor)
+    return all(stage.points <= made.written for stage in kernel.after if stage.name != SUMS)
 
 
 def scheduled(function: Any, candidate: Candidate) -> Any:

@@ -12,12 +12,10 @@ from netcut_fx.backends.tvm.schedules.stages import read_stages
 from netcut_fx.backends.tvm.schedules.winograd import SPAN, TILE, WINDOW, Winograd, matrices, window_of
 from netcut_fx.backends.tvm.toolchain import import_tvm
 
-#: How the names of all nests begin.
-WINOGRAD = "winograd"
 #: Names of the nests, in order: data with borders, transformed along lines and columns, products summed over
 #: channels, sums transformed along lines, the result.
 DATA, LINES, COLUMNS, PRODUCTS, SUMS, RESULT = (
-    f"{WINOGRAD}_{name}" for name in ("data", "lines", "columns", "products", "sums", "result")
+    f"winograd_{name}" for name in ("data", "lines", "columns", "products", "sums", "result")
 )
 
 
