@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from cost_models.kernel import kernel_key
+from netcut_fx.backends.tvm.joined_padding import join_padding
 from netcut_fx.backends.tvm.layout import lay_out
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.toolchain import import_tvm, tvm_target
@@ -75,6 +76,7 @@ def lower(traced: TracedModule, target: Target) -> LoweredModule:
             f"TVM cannot import {traced.name}: {reason}; rewrite that operation with ones it knows, or cut before it"
         ) from error
     module, parameters = relax.frontend.detach_params(module)
+    module = join_padding(module)
     with tvm_target(target):
         module = tvm.transform.Sequential(
             [
