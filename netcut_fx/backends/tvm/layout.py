@@ -79,6 +79,8 @@ class _Layout:
             value = binding.value
             if isinstance(value, relax.Call) and value.op.name == "relax.call_tir":
                 arguments = list(value.args[1].fields)
+                # Constants that folding left are no weights that could be given in another order.
+                self.fixed.update(a for a in arguments if not isinstance(a, relax.Var))
                 function = self.module[value.args[0]]
                 outputs = len(function.params) - len(arguments)
                 # Several results keep their order: they are told apart by their place in a tuple.
