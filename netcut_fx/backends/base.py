@@ -28,7 +28,8 @@ class CompiledKernel:
     key : str
         `cost_models.Kernel.key` of the workload.
     tuned : bool
-        Whether a tuning record was applied; False means the compiler's naive loop nest runs.
+        Whether a tuning record was applied; False means the first schedule that the backend's rules propose, or the
+        compiler's naive loop nest where they know none.
     """
 
     name: str

@@ -169,7 +169,7 @@ def compile(
         untuned = [k.name for k in compiled.kernels if not k.tuned]
         if untuned:
             reporter.note(
-                f"{len(untuned)} kernels have no tuning record and run as naive loops: {', '.join(untuned[:5])}"
+                f"{len(untuned)} kernels have no tuning record and run untuned: {', '.join(untuned[:5])}"
             )
         measured = Stopwatch().measure_timer(compiled.timer())
         with tempfile.TemporaryDirectory() as scratch:
