@@ -196,9 +196,7 @@ class Job:
 
     def _warn_untuned(self, naive: Sequence[str]) -> None:
         if naive:
-            self.reporter.note(
-                f"{len(naive)} kernels have no tuning record and run untuned: {', '.join(naive[:5])}"
-            )
+            self.reporter.note(f"{len(naive)} kernels have no tuning record and run untuned: {', '.join(naive[:5])}")
 
     def _measure_until_met(
         self,

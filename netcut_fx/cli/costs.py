@@ -168,9 +168,7 @@ def compile(
         compiled = backend.compile(network, database=database)
         untuned = [k.name for k in compiled.kernels if not k.tuned]
         if untuned:
-            reporter.note(
-                f"{len(untuned)} kernels have no tuning record and run untuned: {', '.join(untuned[:5])}"
-            )
+            reporter.note(f"{len(untuned)} kernels have no tuning record and run untuned: {', '.join(untuned[:5])}")
         measured = Stopwatch().measure_timer(compiled.timer())
         with tempfile.TemporaryDirectory() as scratch:
             files = compiled.save(Path(scratch))
