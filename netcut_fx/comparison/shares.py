@@ -24,7 +24,11 @@ class Peak:
     bytes_per_s: float
 
     def least_ms(self, flops: int, size: int) -> float:
-        """The roofline: no kernel with so many operations and bytes from memory takes less."""
+        """The roofline: no kernel with so many operations and bytes from memory takes less.
+
+        Operations are those of the network. An algorithm that does with fewer, as Winograd's for 3x3 convolutions, may
+        take less, and reach more than the whole of the peak.
+        """
         return 1e3 * max(flops / self.flops_per_s, size / self.bytes_per_s)
 
     def to_json(self) -> dict[str, float]:

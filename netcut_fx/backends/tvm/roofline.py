@@ -12,6 +12,8 @@ import numpy as np
 
 from netcut_fx.atomic_files import atomic_write
 from netcut_fx.backends.tvm.measuring import argument_infos
+from netcut_fx.backends.tvm.schedules.kernel import read_kernel
+from netcut_fx.backends.tvm.schedules.winograd_nests import PRODUCTS
 from netcut_fx.backends.tvm.toolchain import import_tvm
 from netcut_fx.target import Target
 
@@ -74,6 +76,10 @@ def work_of(module: Any) -> Work:
     size = sum(
         math.prod(int(n) for n in info.shape) * np.dtype(str(info.dtype)).itemsize for info in argument_infos(module)
     )
+    kernel = read_kernel(module["main"])
+    if kernel is not None and kernel.anchor.name == PRODUCTS:
+        # The transformations choose among rows when code is made: counting would take all of them.
+        return Work(2.0 * kernel.anchor.points, size)
     try:
         return Work(float(tvm.s_tir.analysis.estimate_tir_flops(module)), size)
     except (tvm.error.TVMError, ValueError):  # an operation that it cannot count: bytes alone are a bound too
