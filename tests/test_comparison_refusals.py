@@ -12,19 +12,11 @@ from torch import Tensor, nn
 from netcut_fx.bundle import write_bundle
 from netcut_fx.network_files import write_onnx, write_program
 from tests.command_line import netcut, refused
-from tests.tiny_bundle import CLASSES, SIZE, build_library, runtime_library, tiny_bundle, tiny_manifest, weights
+from tests.tiny_bundle import CLASSES, SIZE, runtime_library, tiny_bundle, tiny_manifest, weights
 
 pytest.importorskip("tvm_ffi")
 
 GIVE = "the network that the bundle was compiled from with --network"
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("tvm")
-    path = tmp_path_factory.mktemp("library") / "lib.so"
-    build_library(path)
-    return path
 
 
 @pytest.fixture(scope="module")

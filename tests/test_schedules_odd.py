@@ -125,6 +125,14 @@ def test_functions_are_as_precise_as_their_type(function: object) -> None:
     assert np.abs((got - expected) / np.maximum(1, np.abs(expected))).max() <= 1e-6
 
 
+@pytest.mark.parametrize("function", [torch.sigmoid, torch.tanh, torch.erf, torch.exp], ids=lambda f: f.__name__)
+def test_what_is_no_number_stays_none(function: object) -> None:
+    network, values = Applied(function), torch.zeros(2, 37)
+    values[0, 3] = values[1, 36] = torch.nan
+    got = BACKEND.compile(trace(network, values)).run(values.numpy())
+    assert np.array_equal(np.isnan(got), values.isnan().numpy())
+
+
 def test_padded_extents() -> None:
     machine = Machine(16, 32)
     assert [padded_extent(n, machine) for n in (1, 3, 5, 10, 16, 24, 58, 116, 232, 440)] == [

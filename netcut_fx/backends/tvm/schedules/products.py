@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from netcut_fx.backends.tvm.schedules.contraction import Contraction
+from netcut_fx.backends.tvm.schedules.contraction import Contraction, sums_products
 from netcut_fx.backends.tvm.schedules.kernel import Kernel
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.schedules.padding import apart, pad_channels
@@ -35,14 +35,7 @@ def apply_product(schedule: Any, kernel: Kernel, plan: TilePlan, machine: Machin
 
 def recognise_product(stage: Stage) -> Contraction | None:
     """Read `stage` as ``out[.., m, n] += a[.., m, k] * b[.., k, n]``; None if it is something else."""
-    import_tvm()
-    from tvm import tirx
-    from tvm.ir import TensorLoad
-
-    if not stage.reduces or len(stage.loads) != 2 or not isinstance(stage.value, tirx.Add):
-        return None
-    product = stage.value.b
-    if not isinstance(product, tirx.Mul) or not all(isinstance(f, TensorLoad) for f in (product.a, product.b)):
+    if not sums_products(stage):
         return None
     column = stage.axis_of(stage.store.indices[-1])
     sums = tuple(axis for axis in stage.axes if axis.reduces)

@@ -21,10 +21,10 @@ from netcut_fx.backends.tvm.schedules.stages import Axis, step_of
 WINDOW, TILE = 3, 4
 #: What a tile reads in each direction.
 SPAN = TILE + WINDOW - 1
-#: With points of this size rounding errors are a third of those with the usual (0, 1, -1, 2, -2). They and their
+#: Of opposite points of about one rounding errors are smaller than of the usual (0, 1, -1, 2, -2); these and their
 #: squares are exact in binary.
 _POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
-#: With fewer channels than vectors of so many bytes hold, the transformations cost more than they save.
+#: With fewer channels the transformations are most of the work.
 _LEAST_CHANNELS = 16
 
 
@@ -93,16 +93,14 @@ def winograd_weights(found: Contraction, machine: Machine) -> Winograd | None:
     plane = sorted((window.lines.extent, window.columns.extent))
     if plane[0] < WINDOW or plane[1] <= TILE:
         return None
-    lanes = machine.lanes_for(found.channel.extent)
-    if machine.lanes_for(window.inner.extent) < machine.lanes or lanes < machine.lanes:
-        return None
-    if min(window.inner.extent, found.channel.extent) < _LEAST_CHANNELS:
+    channels = (window.inner.extent, found.channel.extent)
+    if any(count % machine.lanes for count in channels) or min(channels) < _LEAST_CHANNELS:
         return None
     walked = [found.stage.axis_of(index) for index in found.weight.indices]
     wanted = (found.channel, window.inner, *window.window)
     if any(axis not in walked for axis in wanted):
         return None
-    return Winograd(tuple(walked.index(axis) for axis in wanted), lanes)
+    return Winograd(tuple(walked.index(axis) for axis in wanted), machine.lanes)
 
 
 @cache
