@@ -28,8 +28,9 @@ def sources_digest(names: Sequence[str], *, package: Path | None = None) -> str:
     folder = Path(__file__).parent if package is None else package
     files: set[str] = set()
     for name in names:
-        below = (folder / name).rglob("*.py") if name.endswith("/") else [folder / name]
-        files.update(path.relative_to(folder).as_posix() for path in below)
+        below = list((folder / name).rglob("*.py")) if name.endswith("/") else [folder / name]
+        # A folder without sources is a wrong name: reading it as a file fails.
+        files.update(path.relative_to(folder).as_posix() for path in below or [folder / name])
     digest = hashlib.sha256()
     for name in sorted(files):
         data = (folder / name).read_bytes()

@@ -49,6 +49,8 @@ def test_a_folder_stands_for_all_its_sources(tmp_path: Path) -> None:
     assert sources_digest(["rules/"], package=tmp_path) == sources_digest(
         ["rules/a.py", "rules/deep/b.py"], package=tmp_path
     )
+    with pytest.raises(FileNotFoundError):
+        sources_digest(["elsewhere/"], package=tmp_path)
     before = sources_digest(["rules/"], package=tmp_path)
     (tmp_path / "rules" / "deep" / "c.py").write_text("")
     assert sources_digest(["rules/"], package=tmp_path) != before
