@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 Shape = tuple[int, ...]
 
@@ -61,10 +64,37 @@ class Kernel:
     origin: tuple[str, ...] = ()
     detail: str = ""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Identity of the workload, equal for two kernels that run the same code on the same shapes."""
         return kernel_key(self.ops, self.input_shapes, self.output_shapes, self.dtype, self.detail)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object, without `origin`."""
+        return {
+            "kind": self.kind,
+            "ops": list(self.ops),
+            "input_shapes": [list(shape) for shape in self.input_shapes],
+            "output_shapes": [list(shape) for shape in self.output_shapes],
+            "dtype": self.dtype,
+            "flops": self.flops,
+            "bytes": self.bytes,
+            "detail": self.detail,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Kernel:
+        """Read what `to_json` wrote."""
+        return cls(
+            str(data["kind"]),
+            tuple(str(op) for op in data["ops"]),
+            tuple(tuple(int(n) for n in shape) for shape in data["input_shapes"]),
+            tuple(tuple(int(n) for n in shape) for shape in data["output_shapes"]),
+            str(data["dtype"]),
+            int(data["flops"]),
+            int(data["bytes"]),
+            detail=str(data["detail"]),
+        )
 
     @property
     def modelled(self) -> bool:

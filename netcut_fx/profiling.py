@@ -7,9 +7,11 @@ from pathlib import Path
 
 from cost_models import Calibration
 from netcut_fx.backends.base import Backend
+from netcut_fx.evidence import network_sample
 from netcut_fx.graph import TracedModule
 from netcut_fx.kernels import kernels
 from netcut_fx.latency import samples_of_profile
+from netcut_fx.machine_facts import machine_of
 from netcut_fx.measure import Measurement, Stopwatch
 
 
@@ -40,7 +42,10 @@ def profile_network(backend: Backend, network: TracedModule, database: Path | No
     profile = compiled.profile()
     calibration = Calibration(
         backend.target.fingerprint(),
-        samples_of_profile(listed, profile),
+        samples_of_profile(listed, profile, network.name),
         profile.overhead_ms / max(1, len(listed)),
+        machine_of(backend.target),
+        (network_sample(network.name, network.name, listed, measured, "profile"),),
+        backend.target.to_json(),
     )
     return NetworkProfile(calibration, measured, tuple(k.name for k in compiled.kernels if not k.tuned))
