@@ -13,7 +13,7 @@ from cost_models.kernel import Kernel
 #: How far, as a standard deviation, whole networks may be off the sum of their kernels by a common factor.
 _SCALE_SPREAD = 0.05
 #: Smallest standard deviation of the cost of one call.
-_CALL_SPREAD_MS = 2e-4
+_CALL_SPREAD_MS = 2e-3
 #: Of the cost of reading weights from memory, in ms for each byte: 10 GB/s for those that were counted as free.
 _BYTE_SPREAD_MS = 1e-7
 #: Relative error of one network that counts as one standard deviation.

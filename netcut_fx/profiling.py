@@ -37,15 +37,17 @@ class NetworkProfile:
 def profile_network(backend: Backend, network: TracedModule, database: Path | None) -> NetworkProfile:
     """Compile `network` with the records of `database`, time it, and time each of its kernels."""
     listed = kernels(network)
+    # Cuts of one network are one group: "name@cut".
+    group = network.name.partition("@")[0]
     compiled = backend.compile(network, database=database)
     measured = Stopwatch().measure_timer(compiled.timer())
     profile = compiled.profile()
     calibration = Calibration(
         backend.target.fingerprint(),
-        samples_of_profile(listed, profile, network.name),
+        samples_of_profile(listed, profile, group),
         profile.overhead_ms / max(1, len(listed)),
         machine_of(backend.target),
-        (network_sample(network.name, network.name, listed, measured, "profile"),),
+        (network_sample(network.name, group, listed, measured, "profile"),),
         backend.target.to_json(),
     )
     return NetworkProfile(calibration, measured, tuple(k.name for k in compiled.kernels if not k.tuned))

