@@ -18,6 +18,7 @@ from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.toolchain import import_tvm, limit_threads, tvm_target
 from netcut_fx.errors import BackendError
 from netcut_fx.measure import Timer
+from netcut_fx.ops import normalise_op_name
 from netcut_fx.target import Target
 
 _WARM_UP_ROUNDS = 3
@@ -151,7 +152,7 @@ def _called(kernels: tuple[CompiledKernel, ...], names: list[str]) -> list[int |
     places: list[int | None] = []
     done = 0
     for kernel in kernels:
-        seen = done < len(names) and names[done] == kernel.name
+        seen = done < len(names) and _operations(names[done]) == _operations(kernel.name)
         places.append(done if seen else None)
         done += seen
     if done != len(names):
@@ -159,6 +160,11 @@ def _called(kernels: tuple[CompiledKernel, ...], names: list[str]) -> list[int |
             f"the compiled program called {names[done]}, which is not among its kernels; report this with the model"
         )
     return places
+
+
+def _operations(name: str) -> tuple[str, ...]:
+    """Operations of a function; packing weights renames and renumbers it."""
+    return normalise_op_name(name.partition("_prepacked")[0])
 
 
 def compile_lowered(
