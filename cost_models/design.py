@@ -11,7 +11,7 @@ from cost_models.features import KernelFacts, log_features
 from cost_models.kernel import Kernel
 from cost_models.machine import Machine
 from cost_models.modelled import FAMILIES, held_out_errors
-from cost_models.sample import KernelSample
+from cost_models.sample import VIEW_MS, KernelSample
 
 #: From this distance (in factors of two, over all features) on, a kernel is new altogether.
 _FAR = 4.0
@@ -53,7 +53,7 @@ def novelty(kernels: Sequence[Kernel], samples: Sequence[KernelSample], errors: 
 
 def errors_by_kind(samples: Sequence[KernelSample], machine: Machine) -> dict[str, float]:
     """Mean absolute logarithm of measured over predicted, by kind, on kernels the analytical model did not see."""
-    known = [s for s in samples if s.kernel.modelled]
+    known = [s for s in samples if s.kernel.modelled and s.ms > VIEW_MS]
     if len(known) < _ENOUGH:
         return {}
     facts, ms = [KernelFacts.of(s.kernel) for s in known], np.asarray([s.ms for s in known])

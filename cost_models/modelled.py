@@ -17,7 +17,7 @@ from cost_models.hull import Hull
 from cost_models.kernel import Kernel
 from cost_models.learned import fit_flops, fit_gbdt, fit_linear, fit_svr
 from cost_models.machine import Machine
-from cost_models.sample import KernelSample
+from cost_models.sample import VIEW_MS, KernelSample
 
 #: With fewer held-out kernels of a kind than this, its spread is taken from all kinds together.
 _ENOUGH = 10
@@ -93,7 +93,7 @@ class ModelledKernels:
         `like` lends its spreads, which take several fits to find.
         """
         family = FAMILIES[name]
-        known = [s for s in samples if s.kernel.modelled]
+        known = [s for s in samples if s.kernel.modelled and s.ms > VIEW_MS]
         if not known:
             return None
         facts, ms = [KernelFacts.of(s.kernel) for s in known], np.asarray([s.ms for s in known])

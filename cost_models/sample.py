@@ -10,6 +10,9 @@ import numpy as np
 
 from cost_models.kernel import Kernel
 
+#: A kernel that seems to take less did not run: the compiler made it a view. Nothing is learnt from it about others.
+VIEW_MS = 1e-5
+
 
 @dataclass(frozen=True)
 class KernelSample:
