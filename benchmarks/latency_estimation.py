@@ -5,8 +5,9 @@
 For each network the uncut one is tuned, measured and profiled first; then every block frontier is cut, given NetCut's
 head, tuned with the same records, compiled and measured end to end with one thread, in turn with a reference network
 whose drift is taken out. Everything measured goes into ``build/latency_estimation/evidence.json`` as it comes: a run
-that was stopped goes on where it was (hours on two cores). At the end some of them are measured again for the noise
-floor. ``--calibration`` adds the kernels of ``netcut calibrate``. Weights are random: latency does not depend on them.
+that was stopped goes on where it was (hours on two cores), and ``--summary`` scores what is there (minutes). At the
+end some of them are measured again for the noise floor. ``--calibration`` adds the kernels of ``netcut calibrate``.
+Weights are random: latency does not depend on them.
 
 Writes ``benchmarks/results/latency_estimation.json`` and a plot beside it.
 """
@@ -164,8 +165,6 @@ def measure_all(given: argparse.Namespace) -> None:
                 if (again and i % AGAIN_EACH != 1) or session.has(network.name, name, source):
                     continue
                 session.add(network.name, name, trn, source)
-                if not again:
-                    report(given)
             gc.collect()
 
 

@@ -20,7 +20,9 @@ SETTINGS = ("own", "leave_one_out")
 _DEADLINES = 20
 
 
-def scores(found: Calibration, extra: Calibration | None, again: str) -> dict[str, Any]:
+def scores(
+    found: Calibration, extra: Calibration | None, again: str, names: Sequence[str] = ESTIMATORS
+) -> dict[str, Any]:
     """The result file, but for the machine.
 
     Parameters
@@ -31,6 +33,8 @@ def scores(found: Calibration, extra: Calibration | None, again: str) -> dict[st
         Further evidence that belongs to none of them.
     again : str
         `NetworkSample.source` of what was measured a second time.
+    names : sequence of str
+        Of estimators; ``profiled`` and ``analytical`` have to be among them.
     """
     trns = [n for n in found.networks if n.source == EVIDENCE_SOURCE]
     groups = list(dict.fromkeys(n.group for n in trns))
@@ -41,7 +45,7 @@ def scores(found: Calibration, extra: Calibration | None, again: str) -> dict[st
     settings: dict[str, Any] = {}
     for setting in SETTINGS:
         settings[setting] = {}
-        for name in ESTIMATORS:
+        for name in names:
             estimates: dict[str, LatencyEstimate] = {}
             microseconds: list[float] = []
             for group in groups:

@@ -85,7 +85,7 @@ def fit_analytical(facts: Sequence[KernelFacts], ms: Array, machine: Machine) ->
         predicted, _ = _parts(parameters, table)
         return np.concatenate([(np.log(predicted) - logs) / _NOISE, (parameters - start) / spread])
 
-    found = least_squares(residuals, start, loss="soft_l1", f_scale=1.5, max_nfev=60)
+    found = least_squares(residuals, start, loss="soft_l1", f_scale=1.5, ftol=1e-4, xtol=1e-4, max_nfev=40)
     return Analytical(machine, kinds, np.asarray(found.x, dtype=np.float64))
 
 

@@ -34,6 +34,8 @@ _ROUNDS = 20
 _MOST_ROUNDS = 100
 #: Rounds are repeated until the median of the slowest kernels is known this well.
 _KNOWN = 0.03
+#: Estimators whose errors are found and stored: the others are for comparison only, and fitting takes time.
+_CHECKED = ("analytical", "flops")
 #: Fewer measured networks than this say nothing about errors.
 _ENOUGH_NETWORKS = 4
 
@@ -125,7 +127,7 @@ def calibrate(
                     raise NetcutError(f"nothing could be measured; the last reason was: {failed[-1]}") from error
             if spent() >= minutes and measured:
                 break
-        found = replace(found, errors=held_out_accuracy(found), minutes=before + spent())
+        found = replace(found, errors=held_out_accuracy(found, _CHECKED), minutes=before + spent())
         found.save(path)
     return Calibrated(found, measured, tuple(failed))
 
@@ -209,7 +211,7 @@ def _steady(profile: Profile) -> bool:
     return sum(errors) <= _KNOWN * sum(medians)
 
 
-def held_out_accuracy(found: Calibration) -> dict[str, dict[str, float | int]]:
+def held_out_accuracy(found: Calibration, names: Sequence[str] = ESTIMATORS[1:]) -> dict[str, dict[str, float | int]]:
     """Accuracy of each estimator on the measured networks, each predicted without the evidence of its own group.
 
     Empty for fewer than four networks. ``profiled`` without its own kernels would be ``analytical``: it is left out.
@@ -218,7 +220,7 @@ def held_out_accuracy(found: Calibration) -> dict[str, dict[str, float | int]]:
     if len(groups) < _ENOUGH_NETWORKS:
         return {}
     result: dict[str, dict[str, float | int]] = {}
-    for name in ESTIMATORS[1:]:
+    for name in names:
         pairs = [
             (estimator.estimate(n.kernels), n.ms)
             for held in (set(groups[i::_ENOUGH_NETWORKS]) for i in range(_ENOUGH_NETWORKS))

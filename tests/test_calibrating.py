@@ -144,14 +144,13 @@ def test_unsteady_kernels_get_more_rounds() -> None:
 
 def test_errors_are_those_of_networks_left_out() -> None:
     found = made_up(networks=8)
-    errors = held_out_accuracy(found)
-    assert list(errors) == ["analytical", "svr", "gbdt", "linear", "flops"]
+    errors = held_out_accuracy(found, ("linear", "flops"))
+    assert list(errors) == ["linear", "flops"]
     assert all(row["networks"] == 8 for row in errors.values())
     assert held_out_accuracy(made_up(networks=3)) == {}
     rest = without(found, {"net0", "net3"})
-    assert (
-        {n.group for n in rest.networks} == {s.group for s in rest.samples} == {f"net{i}" for i in (1, 2, 4, 5, 6, 7)}
-    )
+    others = {f"net{i}" for i in (1, 2, 4, 5, 6, 7)}
+    assert {n.group for n in rest.networks} == {s.group for s in rest.samples} == others
 
 
 def test_a_run_leaves_its_measurements_as_evidence(tmp_path: Path) -> None:
