@@ -35,7 +35,7 @@ from benchmarks.networks import Network, netcut_networks
 from cost_models import Calibration, NetworkSample
 from netcut_fx.atomic_files import atomic_write
 from netcut_fx.backends.base import Backend, CompiledModule
-from netcut_fx.calibrating import profile_until_known
+from netcut_fx.calibrating import corrected, profile_until_known
 from netcut_fx.cutting import cut
 from netcut_fx.evidence import network_sample
 from netcut_fx.frontier import deepest_frontier, frontiers
@@ -43,7 +43,7 @@ from netcut_fx.graph import Frontier, TracedModule
 from netcut_fx.kernels import kernels
 from netcut_fx.latency import samples_of_profile
 from netcut_fx.machine_facts import machine_of
-from netcut_fx.measure import Measurement, Stopwatch
+from netcut_fx.measure import Stopwatch
 from netcut_fx.passes.head import HeadPass
 from netcut_fx.tracing import trace
 from netcut_fx.verbs import tvm_backend
@@ -111,12 +111,6 @@ class Measuring:
     def _compile(self, network: TracedModule) -> CompiledModule:
         self.backend.tune(network, trials=self.trials, database=self.database)
         return self.backend.compile(network, database=self.database)
-
-
-def corrected(measured: Measurement, drift: float) -> Measurement:
-    """What would have been measured on a machine as fast as at the start."""
-    times = (measured.ms, measured.low_ms, measured.high_ms, measured.min_ms, measured.max_ms)
-    return Measurement(*(ms / drift for ms in times), measured.rounds, measured.number)
 
 
 def settled(network: Network) -> nn.Module:

@@ -39,7 +39,7 @@ def accuracy_of(estimates: Sequence[LatencyEstimate], measured_ms: Sequence[floa
     if len(known) >= 20:
         found["p95_abs_pct"] = float(np.quantile(errors, 0.95))
     if len(known) >= 2:
-        tau = float(kendalltau(predicted, truth).statistic)
+        tau = float(kendalltau(predicted, truth)[0])
         if np.isfinite(tau):
             found["kendall_tau"] = tau
     return found

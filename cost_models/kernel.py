@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -61,7 +61,7 @@ class Kernel:
     dtype: str
     flops: int
     bytes: int
-    origin: tuple[str, ...] = ()
+    origin: tuple[str, ...] = field(default=(), compare=False)
     detail: str = ""
 
     @cached_property

@@ -64,7 +64,7 @@ def fit_svr(facts: Sequence[KernelFacts], ms: Array, machine: Machine) -> Learne
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVR
 
-    model = make_pipeline(StandardScaler(), SVR(kernel="rbf", C=10.0, epsilon=0.02, gamma=0.05))
+    model = make_pipeline(StandardScaler(), SVR(kernel="rbf", C=10.0, epsilon=0.02))
     model.fit(_columns(facts, machine), np.log(ms))
     return Learned("svr", lambda given: np.exp(np.asarray(model.predict(_columns(given, machine)))))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cost_models import ESTIMATORS, Calibration, CalibrationError, accuracy_of, fit_estimator, hold
+from cost_models import ESTIMATORS, Calibration, accuracy_of, fit_estimator, hold
 from cost_models.design import errors_by_kind, novelty
 from netcut_fx.backends.base import Backend, CompiledModule, KernelTiming, Profile
 from netcut_fx.errors import NetcutError, SpecError
@@ -167,10 +167,7 @@ class _Session:
         drift = reference.ms / usual
         listed = kernels(network)
         samples = samples_of_profile(listed, profile_until_known(compiled), network.name, drift=drift)
-        corrected = Measurement(
-            *(ms / drift for ms in (own.ms, own.low_ms, own.high_ms, own.min_ms, own.max_ms)), own.rounds, own.number
-        )
-        sample = network_sample(network.name, network.name, listed, corrected, "calibration")
+        sample = network_sample(network.name, network.name, listed, corrected(own, drift), "calibration")
         target = {**found.target, "reference_ms": usual}
         return replace(found.with_samples(samples).with_networks([sample]), target=target)
 
@@ -184,6 +181,19 @@ def _usual_reference(found: Calibration) -> float | None:
     """What the reference took when the calibration began."""
     stored = found.target.get("reference_ms")
     return float(stored) if isinstance(stored, (int, float)) and stored > 0 else None
+
+
+def corrected(measured: Measurement, drift: float) -> Measurement:
+    """What would have been measured on a machine that is not `drift` times slower than usual."""
+    return Measurement(
+        measured.ms / drift,
+        measured.low_ms / drift,
+        measured.high_ms / drift,
+        measured.min_ms / drift,
+        measured.max_ms / drift,
+        measured.rounds,
+        measured.number,
+    )
 
 
 def profile_until_known(compiled: CompiledModule) -> Profile:
@@ -239,6 +249,3 @@ def without(found: Calibration, groups: set[str]) -> Calibration:
         samples=tuple(s for s in found.samples if s.group not in groups),
         networks=tuple(n for n in found.networks if n.group not in groups),
     )
-
-
-__all__ = ["Calibrated", "CalibrationError", "calibrate", "held_out_accuracy", "next_probe", "without"]
