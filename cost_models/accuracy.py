@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,8 @@ def accuracy_of(estimates: Sequence[LatencyEstimate], measured_ms: Sequence[floa
     if len(known) >= 20:
         found["p95_abs_pct"] = float(np.quantile(errors, 0.95))
     if len(known) >= 2:
-        tau = float(kendalltau(predicted, truth)[0])
+        result: Any = kendalltau(predicted, truth)
+        tau = float(result.statistic)
         if np.isfinite(tau):
             found["kendall_tau"] = tau
     return found
