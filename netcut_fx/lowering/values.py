@@ -108,6 +108,8 @@ class Primitive:
         makes it a view.
     detail : str
         See `cost_models.Kernel`.
+    adds_zeros : bool
+        Whether it puts zeros around images and does nothing else: a convolution can do that itself.
     """
 
     op: str
@@ -119,6 +121,7 @@ class Primitive:
     node_name: str
     is_view: bool = False
     detail: str = ""
+    adds_zeros: bool = False
 
     @property
     def output_shape(self) -> tuple[int, ...]:
