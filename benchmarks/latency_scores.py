@@ -15,14 +15,12 @@ import numpy as np
 
 from cost_models import ESTIMATORS, Calibration, Estimator, LatencyEstimate, NetworkSample, accuracy_of, fit_estimator
 
-PROFILE_SOURCE, EVIDENCE_SOURCE = "profile", "trn"
+PROFILE_SOURCE, EVIDENCE_SOURCE, AGAIN_SOURCE = "profile", "trn", "again"
 SETTINGS = ("own", "leave_one_out")
 _DEADLINES = 20
 
 
-def scores(
-    found: Calibration, extra: Calibration | None, again: str, names: Sequence[str] = ESTIMATORS
-) -> dict[str, Any]:
+def scores(found: Calibration, extra: Calibration | None, names: Sequence[str] = ESTIMATORS) -> dict[str, Any]:
     """The result file, but for the machine.
 
     Parameters
@@ -31,14 +29,12 @@ def scores(
         Profiles of uncut networks and measurements of their cuts, each network a group.
     extra : Calibration, optional
         Further evidence that belongs to none of them.
-    again : str
-        `NetworkSample.source` of what was measured a second time.
     names : sequence of str
         Of estimators; ``profiled`` and ``analytical`` have to be among them.
     """
     trns = [n for n in found.networks if n.source == EVIDENCE_SOURCE]
     groups = list(dict.fromkeys(n.group for n in trns))
-    evidence = replace(found, networks=tuple(n for n in found.networks if n.source != again))
+    evidence = replace(found, networks=tuple(n for n in found.networks if n.source != AGAIN_SOURCE))
     if extra is not None:
         evidence = evidence.with_samples(extra.samples).with_networks(extra.networks)
     predicted: dict[tuple[str, str], dict[str, LatencyEstimate]] = {}
@@ -57,7 +53,7 @@ def scores(
             figures = accuracy_of([estimates[_id(n)] for n in trns], [n.ms for n in trns])
             sweep = deadline_sweep(trns, estimates)
             settings[setting][name] = {**figures, "us_per_estimate": _median(microseconds), "deadline_sweep": sweep}
-    floor = noise_floor(found.networks, again)
+    floor = noise_floor(found.networks)
     minutes = found.minutes + (extra.minutes if extra is not None else 0.0)
     return {
         "summary": summary(settings, len(trns), floor, minutes),
@@ -109,10 +105,10 @@ def deadline_sweep(trns: Sequence[NetworkSample], estimates: Mapping[str, Latenc
     }
 
 
-def noise_floor(networks: Sequence[NetworkSample], again: str) -> dict[str, Any]:
+def noise_floor(networks: Sequence[NetworkSample]) -> dict[str, Any]:
     """How far a measurement is from the same one at another time."""
     first = {_id(n): n.ms for n in networks if n.source == EVIDENCE_SOURCE}
-    errors = [abs(n.ms / first[_id(n)] - 1) * 100 for n in networks if n.source == again and _id(n) in first]
+    errors = [abs(n.ms / first[_id(n)] - 1) * 100 for n in networks if n.source == AGAIN_SOURCE and _id(n) in first]
     return {"networks": len(errors), "mape": float(np.mean(errors)) if errors else None}
 
 
@@ -140,6 +136,24 @@ def learning_curve(evidence: Calibration, trns: Sequence[NetworkSample], groups:
         figures = accuracy_of(estimates, truths)
         minutes = evidence.minutes * float(np.mean(kernels)) / max(1, len(evidence.samples)) if kernels else 0.0
         rows.append({"share": share, "kernels": _median(kernels), "minutes": minutes, "mape": figures.get("mape")})
+    return rows
+
+
+def trials_sweep(found: Calibration, profiles: Mapping[int, Calibration]) -> list[dict[str, Any]]:
+    """Error of ``profiled`` for the cuts in `found`, by the trials a kernel with which the uncut networks were tuned.
+
+    Minutes are those of tuning and profiling the uncut networks.
+    """
+    trns = [n for n in found.networks if n.source == EVIDENCE_SOURCE]
+    rows: list[dict[str, Any]] = []
+    for trials, profile in sorted(profiles.items()):
+        known = {s.group for s in profile.samples}
+        asked = [n for n in trns if n.group in known]
+        networks = tuple(n for n in profile.networks if n.source == PROFILE_SOURCE)
+        estimator = fit_estimator("profiled", replace(profile, networks=networks))
+        figures = accuracy_of([estimator.estimate(n.kernels) for n in asked], [n.ms for n in asked])
+        row = {name: figures.get(name) for name in ("networks", "mape", "within_10", "kendall_tau")}
+        rows.append({"trials": trials, "minutes": profile.minutes, **row})
     return rows
 
 

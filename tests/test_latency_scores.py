@@ -8,7 +8,16 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.latency_plot import plot
-from benchmarks.latency_scores import EVIDENCE_SOURCE, PROFILE_SOURCE, allowed, deadline_sweep, noise_floor, scores
+from benchmarks.latency_scores import (
+    AGAIN_SOURCE,
+    EVIDENCE_SOURCE,
+    PROFILE_SOURCE,
+    allowed,
+    deadline_sweep,
+    noise_floor,
+    scores,
+    trials_sweep,
+)
 from cost_models import Calibration, LatencyEstimate
 from tests.cost_models.made_up import calibration, true_ms
 
@@ -32,7 +41,7 @@ def evidence() -> Calibration:
             ms = sum(map(true_ms, kernels))
             sample = replace(network, name=f"cut{length}", kernels=kernels, ms=ms, low_ms=ms, high_ms=ms)
             cuts.append(replace(sample, source=EVIDENCE_SOURCE))
-            cuts.append(replace(sample, ms=1.02 * ms, high_ms=1.02 * ms, source="again"))
+            cuts.append(replace(sample, ms=1.02 * ms, high_ms=1.02 * ms, source=AGAIN_SOURCE))
     whole = tuple(replace(n, source=PROFILE_SOURCE) for n in found.networks)
     return replace(found, networks=(*whole, *cuts), minutes=7.0)
 
@@ -46,7 +55,7 @@ def test_the_settings_hide_what_they_say(evidence: Calibration) -> None:
 
 
 def test_the_file_has_what_the_readme_quotes(evidence: Calibration) -> None:
-    found = scores(evidence, None, "again", NAMES)
+    found = scores(evidence, None, NAMES)
     assert tuple(found["summary"]) == SUMMARY
     assert found["summary"]["trns"] == len(found["rows"]) == 9
     assert found["summary"]["noise_floor_mape"] == pytest.approx(2.0)
@@ -81,8 +90,17 @@ def test_choosing_by_the_truth_loses_nothing(evidence: Calibration) -> None:
 
 
 def test_a_noise_floor_needs_a_second_measurement(evidence: Calibration) -> None:
-    assert noise_floor(evidence.networks, "again")["networks"] == 9
-    assert noise_floor(evidence.networks, "never") == {"networks": 0, "mape": None}
+    assert noise_floor(evidence.networks)["networks"] == 9
+    once = [n for n in evidence.networks if n.source != AGAIN_SOURCE]
+    assert noise_floor(once) == {"networks": 0, "mape": None}
+
+
+def test_profiles_with_fewer_trials_predict_the_same_cuts(evidence: Calibration) -> None:
+    slow = replace(evidence, minutes=1.0, samples=tuple(replace(s, ms=2 * s.ms) for s in evidence.samples))
+    few, many = trials_sweep(evidence, {32: evidence, 0: slow})
+    assert (few["trials"], few["minutes"], few["networks"]) == (0, 1.0, 9)
+    assert (many["trials"], many["minutes"]) == (32, 7.0)
+    assert few["mape"] > many["mape"]
 
 
 def test_an_empty_plot_is_a_picture() -> None:
