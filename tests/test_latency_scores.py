@@ -96,7 +96,9 @@ def test_a_noise_floor_needs_a_second_measurement(evidence: Calibration) -> None
 
 
 def test_profiles_with_fewer_trials_predict_the_same_cuts(evidence: Calibration) -> None:
-    slow = replace(evidence, minutes=1.0, samples=tuple(replace(s, ms=2 * s.ms) for s in evidence.samples))
+    samples = tuple(replace(s, ms=2 * s.ms) for s in evidence.samples)
+    networks = tuple(replace(n, ms=2 * n.ms, high_ms=2 * n.high_ms) for n in evidence.networks)
+    slow = replace(evidence, minutes=1.0, samples=samples, networks=networks)
     few, many = trials_sweep(evidence, {32: evidence, 0: slow})
     assert (few["trials"], few["minutes"], few["networks"]) == (0, 1.0, 9)
     assert (many["trials"], many["minutes"]) == (32, 7.0)
