@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from netcut_fx.errors import BackendError, SpecError, TargetMismatch
 from netcut_fx.graph import TracedModule
@@ -92,6 +93,21 @@ def test_profile_covers_our_kernel_list_and_prices_the_network(backend: TvmBacke
     timings = compiled.profile(rounds=3)
     assert Counter(t.key for t in timings.kernels) == Counter(k.key for k in listed)
     assert samples_of_profile(listed, timings)
+
+
+def test_a_kernel_that_the_layout_made_a_view_takes_next_to_nothing(backend: TvmBackend) -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 16, 1), nn.LayerNorm(16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(self.conv(x).flatten(2).transpose(1, 2))
+
+    compiled = backend.compile(trace(Tokens(), torch.zeros(1, 3, 8, 8)))
+    found = compiled.profile(rounds=3).kernels
+    assert [k.key for k in found] == [k.key for k in compiled.kernels]
+    assert [k.name for k in found if max(k.samples_ms) < 1e-5] == [k.name for k in found if "transpose" in k.name]
 
 
 def test_a_wrong_shape_is_refused(backend: TvmBackend) -> None:
