@@ -17,7 +17,7 @@ import numpy as np
 from cost_models import ESTIMATORS, Calibration, accuracy_of, fit_estimator, hold
 from cost_models.design import errors_by_kind, novelty
 from netcut_fx.backends.base import Backend, CompiledModule, KernelTiming, Profile
-from netcut_fx.errors import NetcutError, SpecError
+from netcut_fx.errors import DeviceLost, NetcutError, SpecError
 from netcut_fx.evidence import network_sample
 from netcut_fx.graph import TracedModule
 from netcut_fx.kernels import kernels
@@ -98,6 +98,8 @@ def calibrate(
     ------
     CalibrationError
         If another calibration is writing `path`, or it is damaged or another target's.
+    DeviceLost
+        If the device that measures is gone; what it has measured stays.
     NetcutError
         If nothing could be measured.
     """
@@ -121,6 +123,9 @@ def calibrate(
                 found = replace(session.add(found, network), minutes=before + spent())
                 found.save(path)
                 measured += 1
+            except DeviceLost:
+                # Everything measured so far is in the file.
+                raise
             except (NetcutError, ValueError) as error:
                 failed.append(f"{network.name}: {error}")
                 if measured == 0 and len(failed) >= 3:

@@ -52,5 +52,9 @@ class BackendError(NetcutError):
     """The compiler failed, or is not installed."""
 
 
+class DeviceLost(BackendError):
+    """A device that measures for us is gone, and no other one of its kind is there."""
+
+
 class Busy(NetcutError):
     """Another run holds the folder."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cost_models import Machine
+from netcut_fx.host import detect_host
 from netcut_fx.target import Target
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -12,9 +13,9 @@ _UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
 
 
 def machine_of(target: Target, caches: Path = _CACHES) -> Machine:
-    """The processor of `target`, which is this machine's; caches that the system does not tell have usual sizes."""
+    """The processor of `target`; caches of another machine, or that the system does not tell, have usual sizes."""
     lanes = 16 if "avx512f" in target.features else 8 if "avx" in target.features else 4
-    sizes = data_caches(caches)
+    sizes = data_caches(caches) if target.cpu_model == detect_host().cpu_model else ()
     return Machine(lanes, sizes or Machine().cache_bytes, target.threads)
 
 

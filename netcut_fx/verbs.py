@@ -114,6 +114,24 @@ def tvm_backend(target: str = "native", threads: int = 1, *, links: bool = False
     return TvmBackend(target, threads)
 
 
+def remote_backend(target: str, threads: int, tracker: str, key: str) -> Backend:
+    """TVM for devices `key` behind the RPC tracker ``HOST:PORT``: compiled here, tuned and measured there.
+
+    Parameters
+    ----------
+    target : str
+        SPEC of the devices' CPU; ``native`` where it is that of this machine.
+    threads : int
+        Threads that artefacts use.
+    tracker, key : str
+        Where, and which.
+    """
+    from netcut_fx.backends.tvm.remote_backend import RemoteBackend
+    from netcut_fx.backends.tvm.remote_device import DeviceAddress
+
+    return RemoteBackend(target, threads, DeviceAddress.parse(tracker, key))
+
+
 class Silent:
     """A `Reporter` that says nothing."""
 

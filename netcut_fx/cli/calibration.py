@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from netcut_fx.cli import options as opt
+from netcut_fx.cli.devices import backend_for
 from netcut_fx.cli.networks import traced_model
 
 
@@ -25,18 +26,19 @@ def calibrate(
         "build/calibration.json"
     ),
     seed: Annotated[int, typer.Option(help="of the probes that are drawn")] = 0,
+    rpc: opt.Rpc = None,
+    key: opt.Key = "",
     as_json: opt.AsJson = False,
 ) -> None:
-    """Measure kernels on this machine, so that the latency of networks can be predicted that were never compiled."""
+    """Measure kernels here or on a remote device, to predict the latency of networks that were never compiled."""
     from rich.console import Console
     from rich.table import Table
 
-    from netcut_fx import verbs
     from netcut_fx.calibrating import calibrate as run
     from netcut_fx.cli.console import ConsoleReporter
 
     given = [traced_model(spec, None, input_size, None, None, "auto") for spec in networks or ()]
-    backend = verbs.tvm_backend(target, threads)
+    backend = backend_for(target, threads, rpc, key)
     with ConsoleReporter() as reporter:
         reporter.stage("calibrate")
         # Bars count in whole steps: seconds.

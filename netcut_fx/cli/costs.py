@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from netcut_fx.cli import options as opt
+from netcut_fx.cli.devices import backend_for
 from netcut_fx.cli.networks import cut_if_asked, ignored_scope, traced_model
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def estimate(
     via: opt.Via = "auto",
     target: opt.Target = "native",
     threads: opt.Threads = 1,
+    rpc: opt.Rpc = None,
+    key: opt.Key = "",
     trials: opt.Trials = 24,
     database: opt.Database = opt.DEFAULT_DATABASE,
     calibration: Annotated[
@@ -45,13 +48,12 @@ def estimate(
     ] = False,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Predict the latency of every cut of MODEL on this machine."""
+    """Predict the latency of every cut of MODEL on this machine or a remote device."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from cost_models import Calibration
-    from netcut_fx import verbs
     from netcut_fx.cli.console import ConsoleReporter, ms
     from netcut_fx.cli.evidence_table import evidence_rows, evidence_table
     from netcut_fx.cutting import cut
@@ -71,7 +73,7 @@ def estimate(
     uncut = deepest_frontier(traced)
     listed = (*(f for f in found if f.nodes != uncut.nodes), uncut)
     new_head = HeadPass(classes, cast("HeadKind", head), pool=cast("PoolOption", pool))
-    backend = verbs.tvm_backend(target, threads)
+    backend = backend_for(target, threads, rpc, key)
     if calibration is not None and calibration.exists():
         evidence = Calibration.load(calibration, fingerprint=backend.target.fingerprint())
     else:

@@ -21,6 +21,11 @@ Granularity = Annotated[str, typer.Option(help="where cuts are looked for: block
 MaxWidth = Annotated[int, typer.Option(help="how many tensors may cross a cut")]
 Target = Annotated[str, typer.Option(help="native, 'llvm -mcpu=NAME' or cuda")]
 Threads = Annotated[int, typer.Option(help="threads that the artefact uses")]
+Rpc = Annotated[
+    str | None,
+    typer.Option("--rpc", metavar="HOST:PORT", help="TVM's RPC tracker: tune and measure on a device behind it"),
+]
+Key = Annotated[str, typer.Option("--key", help="which devices of the tracker are meant")]
 Trials = Annotated[int, typer.Option(help="schedules tried per kernel; 0 takes the first that our rules propose")]
 Database = Annotated[Path, typer.Option(help="folder of tuning records, shared by all networks")]
 Classes = Annotated[int, typer.Option(help="classes of the new head")]

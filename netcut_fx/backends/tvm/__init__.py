@@ -11,6 +11,7 @@ from netcut_fx.backends.tvm.database import mark_used
 from netcut_fx.backends.tvm.lower import LoweredModule, lower
 from netcut_fx.backends.tvm.module import TvmModule, compile_lowered
 from netcut_fx.backends.tvm.records import records_folder
+from netcut_fx.backends.tvm.remote_device import DeviceAddress
 from netcut_fx.backends.tvm.toolchain import resolve_target
 from netcut_fx.backends.tvm.tune import tune
 from netcut_fx.backends.tvm.tune_status import KernelStatus, network_status
@@ -33,6 +34,8 @@ class TvmBackend:
     name = "tvm"
 
     def __init__(self, target: str | Target = "native", threads: int = 1) -> None:
+        #: Of the device that measures; None for this machine.
+        self.address: DeviceAddress | None = None
         self._target = target if isinstance(target, Target) else resolve_target(target, threads)
         self._lowered: dict[int, tuple[TracedModule, LoweredModule]] = {}
 
@@ -70,6 +73,7 @@ class TvmBackend:
             progress=progress,
             minutes=minutes,
             seeds=seeds,
+            device=self.address,
         )
 
     def tuning_status(self, traced: TracedModule, *, trials: int, database: Path) -> tuple[KernelStatus, ...]:

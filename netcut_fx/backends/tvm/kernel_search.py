@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from netcut_fx.backends.tvm.measuring import KernelTimer, argument_infos
+from netcut_fx.backends.tvm.measuring import KernelTimer, Place, argument_infos, here
 from netcut_fx.backends.tvm.neighbours import warm_order
 from netcut_fx.backends.tvm.records import RecordWriter
 from netcut_fx.backends.tvm.roofline import work_of
@@ -16,6 +16,7 @@ from netcut_fx.backends.tvm.toolchain import import_tvm, tvm_target
 from netcut_fx.backends.tvm.trial_log import Trial, TrialLog
 from netcut_fx.backends.tvm.tune_plan import Allowance, KernelProgress
 from netcut_fx.backends.tvm.workload_kinds import workload_of
+from netcut_fx.errors import DeviceLost
 from netcut_fx.target import Target
 
 #: Below this many trials a random sample of the design space beats an evolutionary search: nothing is learnt in time.
@@ -47,6 +48,8 @@ class Workshop:
         Gives the one cost model of MetaSchedule's searches; making it imports a learning library.
     begin : callable
         Called before each trial, with what it would be if it failed: it may take the process with it.
+    place : callable
+        Where schedules are timed.
     """
 
     target: Any
@@ -55,6 +58,7 @@ class Workshop:
     log: TrialLog
     cost_model: Callable[[], Any]
     begin: Callable[[Trial], None]
+    place: Place = here
 
 
 class KernelSearch:
@@ -94,7 +98,7 @@ class KernelSearch:
         self.progress = KernelProgress(
             str(task.task_name), int(task.weight), work_of(self.module), allowance, tried, naive=not self._own
         )
-        self._timer = KernelTimer(self.module, shop.target, self.progress.best_s)
+        self._timer = KernelTimer(self.module, shop.target, self.progress.best_s, shop.place)
         self._steps = self._own_steps() if self._own else self._search_steps()
 
     def step(self) -> Trial | None:
@@ -168,6 +172,8 @@ class KernelSearch:
         try:
             candidate = make()
             trial = Trial(self.workload, plan, self._timer.seconds(candidate))
+        except DeviceLost:
+            raise
         except Exception:  # any failure of a candidate only loses the trial
             trial = failed
         else:

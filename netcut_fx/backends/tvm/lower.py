@@ -13,7 +13,7 @@ from netcut_fx.backends.tvm.joined_padding import join_padding
 from netcut_fx.backends.tvm.kernel_detail import kernel_detail
 from netcut_fx.backends.tvm.layout import lay_out
 from netcut_fx.backends.tvm.schedules.machine import Machine
-from netcut_fx.backends.tvm.toolchain import import_tvm, tvm_target
+from netcut_fx.backends.tvm.toolchain import host_target, import_tvm, tvm_target
 from netcut_fx.errors import BackendError
 from netcut_fx.graph import TracedModule
 from netcut_fx.ops import Pattern, normalise_op_name
@@ -127,8 +127,8 @@ def run_weight_function(module: Any, parameters: list[Any], target: Target) -> l
     alone = tvm.IRModule(dict(module.functions.items()))
     del alone["main"]
     alone = transform.DeadCodeElimination(["main_transform_params"])(alone)
-    with tvm_target(target):
-        executable = tvm.compile(alone, target=tvm_target(target))
+    with host_target(target):
+        executable = tvm.compile(alone, target=host_target(target))
     machine = relax.VirtualMachine(executable, tvm.cpu())
     return list(machine["main_transform_params"](parameters))
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
 from netcut_fx.backends.tvm.toolchain import import_tvm
 
+_T = TypeVar("_T")
+#: Hands a built library to a function of it and of the device that it runs on.
+Place = Callable[[Any, Callable[[Any, Any], Any]], Any]
+
 #: Largest difference of a scheduled kernel from the unscheduled one, relative to its largest output.
 _TOLERANCE = 1e-4
+
+
+def here(library: Any, work: Callable[[Any, Any], _T]) -> _T:
+    """Let `work` use `library` in this process."""
+    return work(library, import_tvm().cpu())
 
 
 class KernelTimer:
@@ -24,12 +34,15 @@ class KernelTimer:
         What it is built for.
     best_s : float
         Fastest schedule so far; what is four times slower is timed roughly, what is faster is checked.
+    place : callable
+        Where it runs.
     """
 
-    def __init__(self, module: Any, target: Any, best_s: float = math.inf) -> None:
+    def __init__(self, module: Any, target: Any, best_s: float = math.inf, place: Place = here) -> None:
         self._module = module
         self._target = target
         self._best_s = best_s
+        self._place = place
         self._reference: dict[int, np.ndarray] | None = None
 
     def seconds(self, candidate: Any) -> float:
@@ -37,18 +50,22 @@ class KernelTimer:
         tvm = import_tvm()
         module = tvm.s_tir.transform.RemoveWeightLayoutRewriteBlock(skip_tensor_rewrite=True)(candidate.sch.mod)
         library = tvm.tirx.build(module, target=self._target)
-        arguments = _tensors(random_arguments(candidate.args_info))
 
-        def rounds(number: int, repeat: int) -> list[float]:
-            evaluator = library.time_evaluator("main", tvm.cpu(), number=number, repeat=repeat)
-            return [float(s) for s in evaluator(*arguments).results]
+        def timed(library: Any, device: Any) -> float:
+            arguments = _tensors(random_arguments(candidate.args_info), device)
 
-        first = min(rounds(1, 2))
-        if first > 4 * self._best_s:
-            return first
-        number = max(1, min(500, int(0.004 / max(first, 1e-7))))
-        # The shortest round is the one that nothing disturbed.
-        fastest = min(rounds(number, 3))
+            def rounds(number: int, repeat: int) -> list[float]:
+                evaluator = library.time_evaluator("main", device, number=number, repeat=repeat)
+                return [float(s) for s in evaluator(*arguments).results]
+
+            first = min(rounds(1, 2))
+            if first > 4 * self._best_s:
+                return first
+            number = max(1, min(500, int(0.004 / max(first, 1e-7))))
+            # The shortest round is the one that nothing disturbed.
+            return min(rounds(number, 3))
+
+        fastest: float = self._place(library, timed)
         if fastest < self._best_s:
             self._check(candidate)
             self._best_s = fastest
@@ -76,9 +93,12 @@ class KernelTimer:
                 raise tvm.error.InternalError(f"the schedule changes the result: relative error {error:.1e}")
 
     def _outputs(self, module: Any) -> list[np.ndarray]:
-        arguments = _tensors(random_arguments(self._infos()))
-        import_tvm().tirx.build(module, target=self._target)["main"](*arguments)
-        return [argument.numpy() for argument in arguments]
+        def run(library: Any, device: Any) -> list[np.ndarray]:
+            arguments = _tensors(random_arguments(self._infos()), device)
+            library["main"](*arguments)
+            return [argument.numpy() for argument in arguments]
+
+        return self._place(import_tvm().tirx.build(module, target=self._target), run)
 
     def _infos(self) -> Any:
         return argument_infos(self._module)
@@ -105,6 +125,6 @@ def random_arguments(infos: Any) -> list[np.ndarray]:
     return [array(info) for info in infos]
 
 
-def _tensors(arrays: list[np.ndarray]) -> list[Any]:
+def _tensors(arrays: list[np.ndarray], device: Any) -> list[Any]:
     tvm = import_tvm()
-    return [tvm.runtime.tensor(array) for array in arrays]
+    return [tvm.runtime.tensor(array, device) for array in arrays]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from netcut_fx.target import Target
 
 _WARM_UP_ROUNDS = 3
 #: What is written down for a kernel that the compiler turned into a view: nothing runs, but no time is ever zero.
-_VIEW_MS = 1e-6
+VIEW_MS = 1e-6
 
 
 class TvmModule:
@@ -115,12 +116,12 @@ class TvmModule:
             names = [name for name, _ in kernels]
             table.append([ms for _, ms in kernels])
             wholes.append(seconds * 1e3)
-        called = _called(self.kernels, names)
+        called = places_of_kernels(self.kernels, names)
         whole = statistics.median(wholes)
         excess = sum(statistics.median(column) for column in zip(*table, strict=True)) - whole
         cost = max(0.0, excess) / max(1, len(names))
         timings = tuple(
-            KernelTiming(kernel.name, kernel.key, (_VIEW_MS,) * len(table))
+            KernelTiming(kernel.name, kernel.key, (VIEW_MS,) * len(table))
             if i is None
             # No kernel is left with less than half of what was seen: the cost is an average.
             else KernelTiming(kernel.name, kernel.key, tuple(max(row[i] - cost, row[i] / 2) for row in table))
@@ -152,7 +153,7 @@ class TvmModule:
         return files
 
 
-def _called(kernels: tuple[CompiledKernel, ...], names: list[str]) -> list[int | None]:
+def places_of_kernels(kernels: tuple[CompiledKernel, ...], names: list[str]) -> list[int | None]:
     """Place of each kernel among the calls that were seen; None for one that the chosen layout made a view."""
     places: list[int | None] = []
     done = 0
@@ -172,9 +173,37 @@ def _operations(name: str) -> tuple[str, ...]:
     return normalise_op_name(name.partition("_prepacked")[0])
 
 
+@dataclass(frozen=True)
+class Built:
+    """A network as machine code, not loaded yet.
+
+    Parameters
+    ----------
+    executable : tvm.relax.VMExecutable
+        Code.
+    module : tvm.IRModule
+        What it was generated from.
+    weights : list of tvm.runtime.Tensor
+        In the layouts that its kernels read.
+    kernels : tuple of CompiledKernel
+        Calls in execution order.
+    """
+
+    executable: Any
+    module: Any
+    weights: list[Any]
+    kernels: tuple[CompiledKernel, ...]
+
+
 def compile_lowered(
     lowered: LoweredModule, target: Target, records: Path | None, input_shape: tuple[int, ...]
 ) -> TvmModule:
+    """Build, and load it in this process."""
+    built = build_lowered(lowered, target, records)
+    return TvmModule(built.executable, built.weights, built.kernels, input_shape, target)
+
+
+def build_lowered(lowered: LoweredModule, target: Target, records: Path | None) -> Built:
     """Apply the best records, pack the weights into the layouts they chose, generate code."""
     tvm = import_tvm()
     from tvm import relax
@@ -211,7 +240,7 @@ def compile_lowered(
         executable = tvm.compile(module, target=tvm_target(target))
     except Exception as error:
         raise BackendError(f"TVM failed to generate code: {' '.join(str(error).split())[-300:]}") from error
-    return TvmModule(executable, weights, kernels, input_shape, target)
+    return Built(executable, module, weights, kernels)
 
 
 def apply_first_candidates(module: Any, machine: Machine, known: Mapping[str, Sequence[Trial]] | None = None) -> Any:

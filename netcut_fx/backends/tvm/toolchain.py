@@ -109,6 +109,31 @@ def resolve_target(spec: str = "native", threads: int = 1) -> Target:
     return detect(spec, threads, mcpu=native, features=features, toolchain=toolchain_versions())
 
 
+def resolve_remote_target(spec: str, threads: int, key: str) -> Target:
+    """The `Target` of a SPEC on devices that a tracker calls `key`, of this machine's architecture.
+
+    Raises
+    ------
+    SpecError
+        If the kind or the CPU name does not exist, or `spec` names none: this machine's is not the device's.
+    """
+    import_tvm()
+    from tvm.target.codegen import llvm_get_cpu_archlist, llvm_get_cpu_features, llvm_get_system_cpu
+
+    kind, options = parse_target_spec(spec)
+    host = detect_host()
+    if kind != "llvm" or threads < 1:
+        raise SpecError(
+            f"a remote device needs a target 'llvm -mcpu=NAME' and 1 thread or more, got '{spec}' and {threads}"
+        )
+    mcpu = options.get("mcpu", str(llvm_get_system_cpu()) if spec == "native" else "")
+    known = [str(name) for name in llvm_get_cpu_archlist(_llvm_target(str(llvm_get_system_cpu()), threads))]
+    if mcpu not in known:
+        raise SpecError(f"the compiler knows no {host.arch} CPU '{mcpu}' for '{key}'; {did_you_mean(mcpu, known)}")
+    features = isa_features(str(f) for f in llvm_get_cpu_features(_llvm_target(mcpu, threads)))
+    return Target(kind, mcpu, host.arch, f"remote: {key}", features, threads, toolchain_versions(), host.system)
+
+
 def require_linker() -> None:
     """Raise `BackendError` if there is no C++ compiler, which TVM links libraries with."""
     import_tvm()
@@ -120,13 +145,20 @@ def require_linker() -> None:
         raise BackendError(f"a bundle is linked by a C++ compiler, and {named}; install g++, or name a compiler in CXX")
 
 
+def host_target(target: Target) -> Any:
+    """What code is made for that runs here, on the way to code for `target`."""
+    here = detect_host()
+    return tvm_target(target) if target.cpu_model == here.cpu_model else _llvm_target("", target.threads)
+
+
 def tvm_target(target: Target) -> Any:
     """`target` in TVM's own words."""
     return _llvm_target(target.mcpu, target.threads)
 
 
 def _llvm_target(mcpu: str, threads: int) -> Any:
-    return import_tvm().target.Target({"kind": "llvm", "mcpu": mcpu, "num-cores": threads})
+    named = {"mcpu": mcpu} if mcpu else {}
+    return import_tvm().target.Target({"kind": "llvm", **named, "num-cores": threads})
 
 
 def limit_threads(threads: int) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,10 +21,11 @@ from netcut_fx.backends.base import Progress, TuneReport
 from netcut_fx.backends.tvm.database import describe, mark_used, tuning_lock, writer_lock
 from netcut_fx.backends.tvm.lower import LoweredModule
 from netcut_fx.backends.tvm.records import records_folder
+from netcut_fx.backends.tvm.remote_device import DeviceAddress
 from netcut_fx.backends.tvm.seeds import plant_seeds
 from netcut_fx.backends.tvm.toolchain import import_tvm, tvm_target
 from netcut_fx.backends.tvm.trial_log import Trial, TrialLog
-from netcut_fx.errors import BackendError
+from netcut_fx.errors import BackendError, DeviceLost
 from netcut_fx.target import Target
 
 #: A worker that says nothing for so long hangs in a candidate; one that is over its time is waited for less long.
@@ -43,13 +44,18 @@ def tune(
     progress: Progress | None = None,
     minutes: float | None = None,
     seeds: bool = True,
+    device: DeviceAddress | None = None,
 ) -> TuneReport:
     """Give each kernel of `lowered` up to `trials` candidates, for `minutes` at most; records that are there count.
+
+    Candidates are timed on `device`, here by default.
 
     Raises
     ------
     BackendError
         If the worker dies before its first trial.
+    DeviceLost
+        If no device is there any more.
     NetcutError
         If a record cannot be written; those before it are intact.
     """
@@ -70,6 +76,7 @@ def tune(
             "seed": seed,
             "skip": [],
             "end_s": end_s,
+            "device": None if device is None else asdict(device),
         }
         crashes: Counter[str] = Counter()
         while (crash := run.worker(config)) is not None:
@@ -147,6 +154,8 @@ class _Run:
                     kind = event.pop("event")
                     if kind == "storage":
                         raise OSError(event["errno"], event["message"])
+                    if kind == "lost":
+                        raise DeviceLost(event["message"])
                     if kind == "start":
                         self._start(**event)
                     elif kind == "search":

@@ -21,12 +21,15 @@ from typing import Any
 
 from netcut_fx.backends.tvm.database import writer_lock
 from netcut_fx.backends.tvm.kernel_search import KernelSearch, Workshop, extracted_tasks
+from netcut_fx.backends.tvm.measuring import here
 from netcut_fx.backends.tvm.records import RecordWriter, set_aside_corrupt_lines
+from netcut_fx.backends.tvm.remote_device import DeviceAddress, RemoteDevice, there
 from netcut_fx.backends.tvm.roofline import measured_peak
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.toolchain import import_tvm, limit_threads, tvm_target
 from netcut_fx.backends.tvm.trial_log import TrialLog
 from netcut_fx.backends.tvm.tune_plan import network_seconds, next_kernel, set_bounds
+from netcut_fx.errors import DeviceLost
 from netcut_fx.target import Target
 
 
@@ -43,6 +46,8 @@ def main() -> None:
     try:
         with writer_lock(Path(config["records"])):
             _tune(config, emit)
+    except DeviceLost as error:
+        emit(event="lost", message=str(error))
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             return  # nobody listens any more
@@ -55,6 +60,7 @@ def _tune(config: dict[str, Any], emit: Any) -> None:
     from tvm.s_tir import meta_schedule as ms
 
     limit_threads(target.threads)
+    device = config["device"] and RemoteDevice(DeviceAddress(**config["device"]), target.threads)
     tasks = extracted_tasks(tvm.ir.load_json(config["module"]), target)
     corrupt = set_aside_corrupt_lines(folder)
     log = TrialLog(folder, repair=True)
@@ -65,6 +71,7 @@ def _tune(config: dict[str, Any], emit: Any) -> None:
         log,
         cache(lambda: ms.cost_model.XGBModel(num_tuning_cores=1)),
         lambda trial: emit(event="try", trial=trial.to_json()),
+        here if device is None else there(device),
     )
     searches = [KernelSearch(task, shop, config["trials"], config["seed"] + i) for i, task in enumerate(tasks)]
     by_name = {search.progress.name: search for search in searches}
@@ -72,7 +79,8 @@ def _tune(config: dict[str, Any], emit: Any) -> None:
     for name in config["skip"]:
         by_name[name].progress.exhausted = True
     emit(event="start", kernels=len(kernels), corrupt=corrupt + log.corrupt)
-    peak = measured_peak(folder, target) if any(kernel.left for kernel in kernels) else None
+    # What a remote device can do at most is not known: trials go where most time is spent.
+    peak = measured_peak(folder, target) if device is None and any(kernel.left for kernel in kernels) else None
     while True:
         if peak is not None:
             set_bounds(kernels, peak)
