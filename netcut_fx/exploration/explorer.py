@@ -191,6 +191,6 @@ class Explorer:
             )
         (network, cut), best = min(known.items(), key=lambda item: item[1].ms)
         raise DeadlineUnmet(
-            f"no network meets {max(self.deadlines_ms):g} ms: the fastest, {network} cut at {cut}, is predicted to take "
-            f"{best.ms:.3f} ms; allow at least that, or add smaller networks"
+            f"no network meets {max(self.deadlines_ms):g} ms: the fastest, {network} cut at {cut}, is predicted to "
+            f"take {best.ms:.3f} ms; allow at least that, or add smaller networks"
         )

@@ -31,8 +31,17 @@ def with_few_labels(dataset: Dataset, per_class: int, seed: int) -> Dataset:
                 "for; ask for fewer, or add images"
             )
         kept.append(np.random.default_rng([seed, label]).permutation(members)[:per_class])
-    splits = {**dataset.splits, "train": np.sort(np.concatenate(kept))}
-    return replace(dataset, splits=splits, digest="")
+    chosen = {**dataset.splits, "train": np.sort(np.concatenate(kept))}
+    # Images that nothing looks at are left out: a pass over all images is what an exploration pays first.
+    used = np.sort(np.concatenate(list(chosen.values())))
+    return replace(
+        dataset,
+        images=dataset.images[used],
+        labels=dataset.labels[used],
+        splits={name: np.searchsorted(used, index) for name, index in chosen.items()},
+        targets=None if dataset.targets is None else dataset.targets[used],
+        digest="",
+    )
 
 
 def target_table(dataset: Dataset) -> NDArray[np.float32]:
