@@ -63,17 +63,18 @@ class Workspace:
             if shared:
                 return
             # Not a singleton: a second workspace on the folder in one process must be refused as well.
-            self._lock = FileLock(self.folder / _LOCK_FILE, timeout=0, thread_local=False, is_singleton=False)
+            lock = FileLock(self.folder / _LOCK_FILE, timeout=0, thread_local=False, is_singleton=False)
             try:
-                self._lock.acquire()
+                lock.acquire()
             except Timeout as error:
                 raise Busy(_busy_line(self.folder)) from error
             try:
                 atomic_write(self.folder / _HOLDER_FILE, canonical_json({"pid": os.getpid()}).encode("ascii"))
                 self._sweep()
             except BaseException:
-                self._lock.release()
+                lock.release()
                 raise
+            self._lock = lock
 
     def stage(self, name: str, key: Mapping[str, Any]) -> Stage:
         """The place of one step's result.

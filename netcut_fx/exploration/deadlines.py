@@ -19,7 +19,7 @@ def sweep_of(facts: Facts, count: int) -> tuple[float, ...]:
     NetcutError
         If no latency is known.
     """
-    known = [e.ms for k, e in facts.estimates.items() if e.is_known]
+    known = [e.ms for e in facts.estimates.values() if e.is_known]
     uncut = [facts.measured[c.key].ms for c in facts.usable() if c.uncut and c.key in facts.measured]
     if not known or not uncut:
         raise NetcutError("a sweep needs known latencies, and there are none; give deadlines with --deadline-ms")

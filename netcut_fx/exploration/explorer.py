@@ -104,6 +104,10 @@ class Explorer:
         """Retrain what is sure to be needed, before anything is timed."""
         self._train([k for k in keys if k not in self.facts.trained])
 
+    def measure_all(self, keys: Sequence[Key]) -> None:
+        """Compile and time `keys`, whatever the strategies want."""
+        self._measure([k for k in keys if k not in self.facts.measured])
+
     def _alive(self) -> list[str]:
         return list(dict.fromkeys(c.network for c in self.facts.usable()))
 

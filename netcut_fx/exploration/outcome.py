@@ -125,9 +125,13 @@ def _network(explorer: Explorer, name: str) -> dict[str, Any]:
 def _deadline(explorer: Explorer, deadline_ms: float) -> dict[str, Any]:
     facts, options = explorer.facts, explorer.options
     shelf = off_the_shelf(facts, deadline_ms) if options.off_the_shelf else None
-    choices = {s: choose(s, facts, deadline_ms, options.each.shortlist) for s in options.strategies}
+    choices: dict[Strategy, Choice] = {
+        s: choose(s, facts, deadline_ms, options.each.shortlist) for s in options.strategies
+    }
     best = choices["exhaustive"].winner if "exhaustive" in choices else None
-    seconds = {s: strategy_seconds(explorer, choice.retrained) for s, choice in choices.items()}
+    seconds: dict[Strategy, float | None] = {
+        s: strategy_seconds(explorer, choice.retrained) for s, choice in choices.items()
+    }
     return {
         "deadline_ms": deadline_ms,
         "off_the_shelf": point(facts, shelf),
