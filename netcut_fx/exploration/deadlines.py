@@ -19,8 +19,9 @@ def sweep_of(facts: Facts, count: int) -> tuple[float, ...]:
     NetcutError
         If no latency is known.
     """
-    known = [e.ms for e in facts.estimates.values() if e.is_known]
-    uncut = [facts.measured[c.key].ms for c in facts.usable() if c.uncut and c.key in facts.measured]
+    usable = facts.usable()
+    known = [e.ms for c in usable if (e := facts.estimates.get(c.key)) is not None and e.is_known]
+    uncut = [facts.measured[c.key].ms for c in usable if c.uncut and c.key in facts.measured]
     if not known or not uncut:
         raise NetcutError("a sweep needs known latencies, and there are none; give deadlines with --deadline-ms")
     low, high = min(known) * 1.05, max(*uncut, *known) * 1.05
