@@ -70,7 +70,9 @@ def extrapolated_speedups(row: Row) -> list[float]:
             share = cut["kept_flops"] / uncut["kept_flops"]
             exhaustive += uncut["train_cpu_seconds"] * share if own is None else own
     ours = [d["strategies"]["ranked"] for d in row["deadlines"]]
-    return [exhaustive / chosen["cpu_seconds"] for chosen in ours if chosen["winner"] and chosen["cpu_seconds"]]
+    return [
+        exhaustive / chosen["cpu_seconds"] for chosen in ours if chosen["winner"] is not None and chosen["cpu_seconds"]
+    ]
 
 
 def _by_images(rows: Sequence[Row]) -> dict[Any, list[Row]]:

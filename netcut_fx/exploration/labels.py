@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -32,16 +33,26 @@ def with_few_labels(dataset: Dataset, per_class: int, seed: int) -> Dataset:
             )
         kept.append(np.random.default_rng([seed, label]).permutation(members)[:per_class])
     chosen = {**dataset.splits, "train": np.sort(np.concatenate(kept))}
-    # Images that nothing looks at are left out: a pass over all images is what an exploration pays first.
-    used = np.sort(np.concatenate(list(chosen.values())))
-    return replace(
+    return _only(dataset, chosen)[0]
+
+
+def without_test(dataset: Dataset) -> tuple[Dataset, NDArray[np.int64]]:
+    """Training and validation images alone, and their places in `dataset`: all that a survey may look at."""
+    return _only(dataset, {**dataset.splits, "test": np.empty(0, np.int64)})
+
+
+def _only(dataset: Dataset, splits: Mapping[str, NDArray[np.int64]]) -> tuple[Dataset, NDArray[np.int64]]:
+    """The images of `splits` alone, and their places: a pass over all images is what an exploration pays first."""
+    used = np.sort(np.concatenate(list(splits.values())))
+    kept = replace(
         dataset,
         images=dataset.images[used],
         labels=dataset.labels[used],
-        splits={name: np.searchsorted(used, index) for name, index in chosen.items()},
+        splits={name: np.searchsorted(used, index) for name, index in splits.items()},
         targets=None if dataset.targets is None else dataset.targets[used],
         digest="",
     )
+    return kept, used
 
 
 def target_table(dataset: Dataset) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from netcut_fx.code_version import sources_digest
 from netcut_fx.data import Dataset, load_data
 from netcut_fx.errors import NetcutError
 from netcut_fx.evaluate import predict_logits
-from netcut_fx.exploration.labels import distilled, target_table, with_few_labels
+from netcut_fx.exploration.labels import distilled, target_table, with_few_labels, without_test
 from netcut_fx.exploration.network_spec import NetworkSpec
 from netcut_fx.exploration.tasks import Answer, Kind, Setting, Task
 from netcut_fx.graph import TracedModule
@@ -44,7 +44,7 @@ def perform(task: Task) -> Answer:
         return Answer(None, one_line(error))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _dataset(data: str, size: tuple[int, int], normalize: str, seed: int, per_class: int | None) -> Dataset:
     dataset = load_data(data, input_size=size, normalize=normalize, seed=seed)
     return dataset if per_class is None else with_few_labels(dataset, per_class, seed)
@@ -55,11 +55,13 @@ def _tvm(target: str, threads: int) -> Backend:
     return tvm_backend(target, threads)
 
 
-@lru_cache(maxsize=2)
-def _job(network: NetworkSpec, setting: Setting, timed: bool) -> Job:
-    """The parts of a run of `network`; `timed` parts need the compiler and are kept apart from the images."""
-    options = setting.options
+@lru_cache(maxsize=4)
+def _job(network: NetworkSpec, setting: Setting, part: Literal["survey", "train", "time"]) -> Job:
+    """The parts of a run of `network`; what is timed needs the compiler and is kept apart from the images."""
+    options, timed = setting.options, part == "time"
     dataset = _dataset(setting.data, setting.input_size, network.normalize, options.seed, setting.train_per_class)
+    if part == "survey":
+        dataset, _ = without_test(dataset)
     folder = setting.timings if timed else setting.folder / "networks" / network.folder_name
     job = Job(
         load_model(network.model, network.weights),
@@ -79,20 +81,26 @@ def _job(network: NetworkSpec, setting: Setting, timed: bool) -> Job:
 
 
 def _survey(task: Task) -> dict[str, Any]:
-    job = _job(task.network, task.setting, False)
+    job = _job(task.network, task.setting, "survey")
     stage = job.workspace.stage("survey", {**job.network_key, "rows": sources_digest(_ROW_SOURCES)})
     stored = stage.load()
     if stored is not None:
         return stored
-    wall, cpu, before = time.monotonic(), time.process_time(), len(job.stages)
+    bill = job.workspace.stage("survey-bill", job.network_key)
+    cpu = time.process_time()
+    features = job.pooled()
+    if not job.stages[-1].reused:
+        bill.save({"cpu_seconds": time.process_time() - cpu})
+    # None where an earlier start ended between the two: what its pass took is not known.
+    passed: dict[str, float] | None = bill.load()
+    cpu = time.process_time()
     _, quick = job.features()
     value: dict[str, Any] = {
         "traced_by": job.traced.traced_by,
         "images": len(job.dataset.images),
         "classes": job.dataset.class_count,
-        "seconds": time.monotonic() - wall,
-        # Features of an earlier start, which ended before this row was written: what they took is not known.
-        "cpu_seconds": None if any(s.reused for s in job.stages[before:]) else time.process_time() - cpu,
+        "cpu_seconds": None if passed is None else passed["cpu_seconds"] + time.process_time() - cpu,
+        # Where only pooling lies between a cut and the end, its head reads what the uncut network's does.
         "cuts": [
             {
                 "name": frontier.name,
@@ -102,6 +110,7 @@ def _survey(task: Task) -> dict[str, Any]:
                 "quick": quick[frontier.name].accuracy.to_json(),
             }
             for frontier in job.frontiers
+            if frontier is job.uncut or not np.array_equal(features[frontier.name], features[job.uncut.name])
         ],
     }
     stage.save(value)
@@ -109,7 +118,7 @@ def _survey(task: Task) -> dict[str, Any]:
 
 
 def _train(task: Task) -> dict[str, Any]:
-    job, setting = _job(task.network, task.setting, False), task.setting
+    job, setting = _job(task.network, task.setting, "train"), task.setting
     dataset, taught_by = job.dataset, ""
     if task.teacher is not None:
         dataset = distilled(dataset, _answers_of(task.teacher, setting), setting.distillation)
@@ -121,7 +130,7 @@ def _train(task: Task) -> dict[str, Any]:
     stored = stage.load()
     if stored is not None:
         return stored
-    trained = job.retrain(job.by_name(task.cut), job.pooled()[task.cut], dataset)
+    trained = job.retrain(job.by_name(task.cut), _features(task.network, setting, task.cut), dataset)
     answers = _probabilities(trained.traced, job.dataset, job.dataset.splits["test"])
     value: dict[str, Any] = {
         "validation": trained.validation.to_json(),
@@ -138,6 +147,15 @@ def _train(task: Task) -> dict[str, Any]:
     return value
 
 
+def _features(network: NetworkSpec, setting: Setting, cut: str) -> NDArray[np.float32]:
+    """Pooled features of one cut, as the survey stored them; test images, which no training looks at, have zeros."""
+    table = _job(network, setting, "survey").pooled()[cut]
+    dataset = _job(network, setting, "train").dataset
+    whole = np.zeros((len(dataset.images), table.shape[1]), np.float32)
+    whole[without_test(dataset)[1]] = table
+    return whole
+
+
 def _bill(trained: TrainedCandidate) -> dict[str, float]:
     """Seconds of all records, those of earlier starts included."""
     return {name: float(sum(record[name] for record in trained.history)) for name in ("seconds", "cpu_seconds")}
@@ -145,11 +163,11 @@ def _bill(trained: TrainedCandidate) -> dict[str, float]:
 
 def _answers_of(teacher: NetworkSpec, setting: Setting) -> NDArray[np.float32]:
     """Probabilities of the trained uncut `teacher` for all images; its training is finished, so it is only loaded."""
-    job = _job(teacher, setting, False)
+    job = _job(teacher, setting, "train")
     stage = job.workspace.stage("answers", {**job.network_key, "recipe": job.options.retrain.to_json()})
     stored = stage.load_arrays()
     if stored is None:
-        trained = job.retrain(job.uncut, job.pooled()[job.uncut.name])
+        trained = job.retrain(job.uncut, _features(teacher, setting, job.uncut.name))
         every = np.arange(len(job.dataset.images))
         stored = {"probabilities": _probabilities(trained.traced, job.dataset, every)}
         stage.save_arrays(stored)
@@ -164,7 +182,7 @@ def _probabilities(network: TracedModule, dataset: Dataset, index: NDArray[np.in
 
 
 def _time(task: Task) -> dict[str, Any]:
-    job = _job(task.network, task.setting, True)
+    job = _job(task.network, task.setting, "time")
     stage = job.workspace.stage("timed", job.target_key)
     stored = stage.load()
     if stored is not None:
@@ -190,7 +208,7 @@ def _time(task: Task) -> dict[str, Any]:
 
 
 def _measure(task: Task) -> dict[str, Any]:
-    job = _job(task.network, task.setting, True)
+    job = _job(task.network, task.setting, "time")
     stage = job.workspace.stage("measured-row", {**job.target_key, "at": task.cut})
     stored = stage.load()
     if stored is not None:
