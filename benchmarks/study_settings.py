@@ -34,10 +34,11 @@ TINY_RECIPE = replace(RECIPE, epochs=1, patience=1, head_epochs=2)
 
 @dataclass(frozen=True)
 class StudySetting:
-    """One data set-up: so many training images a class (None: all), one seed."""
+    """One data set-up: so many training images a class (None: all), one seed; whether all of `SMALL` is trained."""
 
     train_per_class: int | None
     seed: int
+    exhaustive: bool = False
     tiny: bool = False
 
     @property
@@ -66,14 +67,14 @@ class StudySetting:
 
 #: In the order in which they are worth having.
 SETTINGS = (
-    StudySetting(10, 0),
+    StudySetting(10, 0, exhaustive=True),
     StudySetting(None, 0),
     StudySetting(10, 1),
     StudySetting(10, 2),
     StudySetting(5, 0),
     StudySetting(20, 0),
 )
-TINY = (StudySetting(5, 0, tiny=True),)
+TINY = (StudySetting(5, 0, exhaustive=True, tiny=True),)
 
 
 def networks(shared: Path) -> dict[str, NetworkSpec]:
