@@ -80,15 +80,16 @@ def explorer_of(
 
 def train(given: argparse.Namespace, settings: Sequence[StudySetting], wanted: Sequence[NetworkSpec]) -> None:
     """Survey all networks and train what is needed whatever the latencies are, small networks first."""
-    for number, setting in enumerate(settings):
+    for setting in settings:
         print(f"== {setting.name}", flush=True)
         explorer = explorer_of(given, setting, wanted)
         explorer.survey()
         candidates = explorer.facts.usable()
         for network in wanted:
-            own = [c for c in candidates if c.network == network.name]
-            everything = number == 0 and network.name in SMALL
-            explorer.train_without_clock([c.key for c in own if c.uncut or everything])
+            explorer.train_without_clock([c.key for c in candidates if c.uncut and c.network == network.name])
+        for network in wanted:
+            if setting.exhaustive and network.name in SMALL:
+                explorer.train_without_clock([c.key for c in candidates if c.network == network.name])
 
 
 def measure(given: argparse.Namespace, settings: Sequence[StudySetting], wanted: Sequence[NetworkSpec]) -> None:
@@ -104,9 +105,9 @@ def choose(given: argparse.Namespace, settings: Sequence[StudySetting], wanted: 
     """Let the strategies choose at every deadline, train what they still want, and write a row for each setting."""
     result: dict[str, Any] = {"machine": machine(), "rows": []}
     small = [n for n in wanted if n.name in SMALL]
-    for number, setting in enumerate(settings):
+    for setting in settings:
         pools: list[tuple[str, Sequence[NetworkSpec], tuple[Strategy, ...]]] = [("all", wanted, ("ranked",))]
-        if number == 0:
+        if setting.exhaustive:
             pools.insert(0, ("small", small, ("ranked", "netcut", "exhaustive")))
         for pool, members, strategies in pools:
             explorer = explorer_of(given, setting, members, strategies)
