@@ -32,6 +32,7 @@ from netcut_fx.splits import (
     SPLITS,
     Indices,
     check_classes,
+    check_groups,
     complete_splits,
     group_splits,
     limited,
@@ -61,7 +62,9 @@ class Dataset:
     preprocess : Preprocess
         How images were resized and are to be normalised.
     digest : str
-        SHA-256 over images, labels, class names, splits and preprocessing; computed unless given.
+        SHA-256 over images, labels, class names, splits, preprocessing and targets; computed unless given.
+    targets : float32 array (N, classes), optional
+        A distribution over the classes for each image, to train towards and to compare answers with; else the label.
 
     Raises
     ------
@@ -76,6 +79,7 @@ class Dataset:
     splits: Mapping[str, Indices]
     preprocess: Preprocess
     digest: str = ""
+    targets: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.images)
@@ -88,6 +92,11 @@ class Dataset:
             raise DataError(f"dataset {self.name}: {count} images but labels of shape {self.labels.shape}")
         if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
             raise DataError(f"dataset {self.name}: labels do not lie within its {len(self.classes)} classes")
+        if self.targets is not None:
+            wanted = (count, len(self.classes))
+            if self.targets.shape != wanted:
+                raise DataError(f"dataset {self.name}: targets have shape {self.targets.shape}; expected {wanted}")
+            object.__setattr__(self, "targets", _read_only(self.targets.astype(np.float32, copy=False)))
         if set(self.splits) != set(SPLITS):
             raise DataError(f"dataset {self.name}: splits are {sorted(self.splits)}; expected {', '.join(SPLITS)}")
         uses = np.bincount(np.concatenate([self.splits[s] for s in SPLITS]), minlength=count)
@@ -109,6 +118,10 @@ class Dataset:
         """Images (uint8 NHWC) and labels of one split, as copies."""
         index = self._index(split)
         return self.images[index], self.labels[index]
+
+    def aims(self, index: Indices) -> NDArray[Any]:
+        """What training on the images `index` aims at: their distributions (n, classes), or else their labels (n,)."""
+        return self.labels[index] if self.targets is None else self.targets[index]
 
     def inputs(self, split: str) -> NDArray[np.float32]:
         """Normalise one split, all at once: float32 (n, 3, H, W), what the network reads."""
@@ -140,6 +153,9 @@ class Dataset:
         for array in (self.images, self.labels, *(self.splits[s] for s in SPLITS)):
             digest.update(f"{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
+        if self.targets is not None:
+            digest.update(b"targets")
+            digest.update(np.ascontiguousarray(self.targets).data)
         return digest.hexdigest()
 
 
@@ -152,8 +168,9 @@ def load_data(
     ----------
     spec : str
         ``digits``; ``fashion-mnist`` (Debian's files) or ``fashion-mnist:FOLDER``; an ``.npz`` with ``x``, ``y`` and
-        optionally ``group`` and ``classes``; a folder of class folders; a folder of ``train``, ``validation`` and
-        ``test`` folders; a folder of IDX files. ``?limit=N`` appended takes N images, in proportion to the classes.
+        optionally ``group``, ``classes``, ``split`` and ``p`` (see `netcut_fx.npz_source.npz_source`); a folder of
+        class folders; a folder of ``train``, ``validation`` and ``test`` folders; a folder of IDX files. ``?limit=N``
+        appended takes N images, in proportion to the classes.
     input_size : (height, width), optional
         Default: 96x96 for digits and IDX files, the images' own size for npz, 224x224 for folders.
     normalize : str, optional
@@ -196,7 +213,8 @@ def load_data(
     images = np.empty((len(chosen), height, width, 3), np.uint8)
     for row, i in enumerate(chosen):
         images[row] = preprocess.resize_one(source.image(int(i)))
-    return Dataset(source.name, images, labels, source.classes, splits, preprocess)
+    targets = None if source.targets is None else source.targets[chosen]
+    return Dataset(source.name, images, labels, source.classes, splits, preprocess, targets=targets)
 
 
 def _read_spec(spec: str) -> tuple[str, int | None]:
@@ -250,6 +268,8 @@ def _limit(source: Source, limit: int | None, seed: int) -> Indices:
 def _splits(source: Source, chosen: Indices, seed: int, where: str) -> dict[str, Indices]:
     labels = source.labels[chosen]
     if source.splits:
+        if source.groups is not None:
+            check_groups(source.splits, source.groups, where)
         given = {name: np.flatnonzero(np.isin(chosen, index)) for name, index in source.splits.items()}
         splits = complete_splits(labels, given, source.classes, seed, where)
     elif source.groups is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from netcut_fx.errors import DataError
 from netcut_fx.preprocess import Images, read_image
@@ -64,6 +65,8 @@ class Source:
         Images of one group stay together.
     splits : mapping
         Splits that the data brings; may lack some.
+    targets : float32 array (N, classes), optional
+        A distribution over the classes for each image, where a label alone would say too little.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Source:
     size: tuple[int, int]
     groups: Indices | None = None
     splits: Mapping[str, Indices] = field(default_factory=dict[str, Indices])
+    targets: NDArray[np.float32] | None = None
 
 
 def digits_source() -> Source:

@@ -42,7 +42,7 @@ from netcut_fx.workspace import Workspace
 
 
 class Job:
-    """One run in one folder."""
+    """One run in one folder; its stages can also be asked for one by one."""
 
     def __init__(
         self,
@@ -53,12 +53,15 @@ class Job:
         backend: Backend,
         workspace: Workspace,
         reporter: Reporter,
+        database: Path | None = None,
     ) -> None:
         self.dataset = dataset
         self.options = options
         self.backend = backend
         self.workspace = workspace
         self.reporter = reporter
+        #: Tuning records: one database for all cuts of all networks.
+        self.database = workspace.folder / "tuning" if database is None else database
         self.stages: list[StageRecord] = []
         self._reused = False
         before = state_hash(model)
@@ -76,16 +79,11 @@ class Job:
         self.network_key = network_key(self.traced, self.frontiers, dataset.digest, options)
         self.target_key = target_key(self.network_key, backend.target.fingerprint(), options)
 
-    @property
-    def database(self) -> Path:
-        """Tuning records: one database for all cuts of all networks of this folder."""
-        return self.workspace.folder / "tuning"
-
     def run(self) -> Finished:
         """Do what is left to do."""
-        features, quick = self._features()
+        features, quick = self.features()
         uncut_trn = self.trn(self.uncut)
-        calibration, uncut_measured = self._profile(uncut_trn)
+        calibration, uncut_measured = self.profile(uncut_trn)
         deadline_ms = self.options.deadline_ms or uncut_measured.ms * (self.options.deadline_fraction or 1.0)
         with self._stage("estimate"):
             model = LatencyModel.of_calibration(calibration)
@@ -100,7 +98,7 @@ class Job:
         measured: dict[str, Measurement] = {}
         refused: dict[str, str] = {}
         trained: dict[str, TrainedCandidate] = {}
-        uncut_trained = self._retrain(self.uncut, features[self.uncut.name])
+        uncut_trained = self.retrain(self.uncut, features[self.uncut.name])
         waiting = [*decision.shortlist, *decision.reserve]
         winner: tuple[str, CompiledModule] | None = None
         while winner is None:
@@ -109,7 +107,7 @@ class Job:
                 raise DeadlineUnmet(all_broken(measured, deadline_ms))
             for name in met:
                 uncut = name == self.uncut.name
-                trained[name] = uncut_trained if uncut else self._retrain(self._by_name(name), features[name])
+                trained[name] = uncut_trained if uncut else self.retrain(self.by_name(name), features[name])
             winner = self._deploy({n: trained[n] for n in met}, uncut_trained, measured, refused, deadline_ms)
         chosen, compiled = winner
         group = self.traced.name
@@ -148,11 +146,19 @@ class Job:
         """The trimmed network with its fresh head."""
         return cut(self.traced, frontier, head=self.head)
 
-    def _by_name(self, name: str) -> Frontier:
+    def by_name(self, name: str) -> Frontier:
+        """The frontier of that name."""
         return next(f for f in self.frontiers if f.name == name)
 
-    def _features(self) -> tuple[dict[str, np.ndarray], dict[str, QuickResult]]:
+    def features(self) -> tuple[dict[str, np.ndarray], dict[str, QuickResult]]:
         """Pooled features of every frontier from one pass, and what quick heads make of them."""
+        features = self.pooled()
+        with self._stage("quick heads"):
+            quick = quick_heads(features, self.dataset.labels, self.dataset.splits, seed=self.options.seed)
+        return features, quick
+
+    def pooled(self) -> dict[str, np.ndarray]:
+        """Pooled features of every frontier from one pass over all images."""
         with self._stage("features"):
             stage = self.workspace.stage("features", self.network_key)
             features = stage.load_arrays()
@@ -166,11 +172,9 @@ class Job:
                     pool=self.options.pool,
                 )
                 stage.save_arrays(features)
-        with self._stage("quick heads"):
-            quick = quick_heads(features, self.dataset.labels, self.dataset.splits, seed=self.options.seed)
-        return features, quick
+        return features
 
-    def _profile(self, uncut_trn: TracedModule) -> tuple[Calibration, Measurement]:
+    def profile(self, uncut_trn: TracedModule) -> tuple[Calibration, Measurement]:
         """Tune the uncut network once, time its kernels and the whole."""
         stage = self.workspace.stage("profile", self.target_key)
         stored: dict[str, Any] | None = stage.load()
@@ -218,7 +222,7 @@ class Job:
         met: list[str] = []
         while waiting and len(met) < self.options.shortlist:
             name = waiting.pop(0)
-            measured[name] = uncut_measured if name == self.uncut.name else self._measure(self._by_name(name))
+            measured[name] = uncut_measured if name == self.uncut.name else self.measure(self.by_name(name))
             if measured[name].ms <= deadline_ms:
                 met.append(name)
             else:
@@ -229,7 +233,8 @@ class Job:
         refused[name] = f"{what}, which breaks the deadline of {deadline_ms:.3f} ms"
         self.reporter.note(f"{name}: {refused[name]}; the next candidate is taken")
 
-    def _measure(self, frontier: Frontier) -> Measurement:
+    def measure(self, frontier: Frontier) -> Measurement:
+        """Tune what the cut at `frontier` adds, compile it and time it."""
         trn = self.trn(frontier)
         stage = self.workspace.stage("measured", {**self.target_key, "at": list(frontier.nodes)})
         stored: dict[str, Any] | None = stage.load()
@@ -244,11 +249,12 @@ class Job:
                 stage.save(stored)
         return Measurement.from_json(stored)
 
-    def _retrain(self, frontier: Frontier, features: np.ndarray) -> TrainedCandidate:
+    def retrain(self, frontier: Frontier, features: np.ndarray, dataset: Dataset | None = None) -> TrainedCandidate:
+        """Retrain the cut at `frontier`; `features` are its own for all images. `dataset` may bring other labels."""
         with self._stage(f"retrain {frontier.name}"):
             trained = retrain(
                 self.trn(frontier),
-                self.dataset,
+                self.dataset if dataset is None else dataset,
                 options=replace(self.options.retrain, seed=self.options.seed),
                 checkpoint_dir=self.workspace.training,
                 features=features,

@@ -1,4 +1,4 @@
-"""Images from an ``.npz``: arrays ``x``, ``y``, optionally ``group`` and ``classes``; checked before they are read."""
+"""Images from an ``.npz``: ``x``, ``y`` and what else it may hold; checked before it is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from netcut_fx.errors import DataError
 from netcut_fx.image_sources import Source
 from netcut_fx.memory import check_memory
 from netcut_fx.spec_text import did_you_mean, one_line
-from netcut_fx.splits import Indices
+from netcut_fx.splits import SPLITS, Indices
 
 
 def npz_source(path: Path) -> Source:
@@ -24,7 +24,9 @@ def npz_source(path: Path) -> Source:
     ----------
     path : Path
         ``x``: uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3). ``y``: N labels, integers from 0 or names. ``group``: N
-        integers or names, optional. ``classes``: names, the i-th for label i, optional.
+        integers or names, optional. ``classes``: names, the i-th for label i, optional. ``split``: ``train``,
+        ``validation`` or ``test`` for each image, optional; validation may be missing. ``p``: N rows of probabilities,
+        one for each class, optional; the label is then the likeliest class, and ``y`` may be left out.
 
     Raises
     ------
@@ -39,21 +41,30 @@ def npz_source(path: Path) -> Source:
         ) from (error)
     with archive:
         present = [n.removesuffix(".npy") for n in archive.namelist()]
-        for name in ("x", "y"):
+        targets = _probabilities(_read(archive, path, "p"), path) if "p" in present else None
+        for name in ("x", "y") if targets is None else ("x",):
             if name not in present:
                 raise DataError(f"{path} has no array '{name}'; {did_you_mean(name, present)}")
         images = _images(archive, path)
-        values = _read(archive, path, "y")
+        values = _read(archive, path, "y") if targets is None else targets.argmax(axis=1)
+        splits = _given_splits(_read(archive, path, "split"), path) if "split" in present else {}
         groups = _read(archive, path, "group") if "group" in present else None
         given = _read(archive, path, "classes") if "classes" in present else None
     if len(images) != len(values):
         raise DataError(f"{path}: x has {len(images)} images but y has {len(values)} labels; give one label per image")
     if groups is not None and groups.shape != (len(images),):
         raise DataError(f"{path}: group has shape {groups.shape} but x has {len(images)} images; give one per image")
+    if any(index[-1] >= len(images) for index in splits.values()):
+        raise DataError(f"{path}: split names more images than the {len(images)} of x; give one name per image")
     labels, classes = named_labels(values, given, str(path))
+    if targets is not None and targets.shape[1] != len(classes):
+        raise DataError(
+            f"{path}: p has {targets.shape[1]} columns, but only {len(classes)} classes are the likeliest of some "
+            "image; leave out the columns of the others"
+        )
     group_numbers = None if groups is None else _group_numbers(groups, path)
     height, width = images.shape[1:3]
-    return Source(path.stem, labels, classes, lambda i: images[i], (height, width), group_numbers)
+    return Source(path.stem, labels, classes, lambda i: images[i], (height, width), group_numbers, splits, targets)
 
 
 def named_labels(values: NDArray[Any], given: NDArray[Any] | None, where: str) -> tuple[Indices, tuple[str, ...]]:
@@ -145,6 +156,22 @@ def _read(archive: zipfile.ZipFile, path: Path, name: str) -> NDArray[Any]:
             return np.lib.format.read_array(stream, allow_pickle=False)
     except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
         raise DataError(f"{path}: array '{name}' is damaged ({one_line(error)}); write the file again") from error
+
+
+def _probabilities(values: NDArray[Any], path: Path) -> NDArray[np.float32]:
+    if values.ndim != 2 or values.dtype.kind not in "fiu":
+        raise DataError(f"{path}: p is {values.dtype} {values.shape}; expected a row of probabilities for each image")
+    table = values.astype(np.float64)
+    wrong = np.flatnonzero(~((table >= 0).all(axis=1) & (np.abs(table.sum(axis=1) - 1) < 1e-3)))
+    if len(wrong):
+        raise DataError(f"{path}: row {wrong[0]} of p is no distribution; give numbers of at least 0 that sum to 1")
+    return (table / table.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _given_splits(values: NDArray[Any], path: Path) -> dict[str, Indices]:
+    if values.ndim != 1 or values.dtype.kind != "U" or not set(values.tolist()) <= set(SPLITS):
+        raise DataError(f"{path}: split is {values.dtype} {values.shape}; expected {', '.join(SPLITS)} for each image")
+    return {name: np.flatnonzero(values == name) for name in SPLITS if (values == name).any()}
 
 
 def _group_numbers(groups: NDArray[Any], path: Path) -> Indices:

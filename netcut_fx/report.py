@@ -44,6 +44,11 @@ def render(result: Record) -> str:
     str
         One document without scripts and without any reference to another file or host.
     """
+    return page("report.html.j2", _context(result))
+
+
+def page(template: str, content: Record) -> str:
+    """HTML of a template of this package with the style of all reports; what it holds is escaped."""
     environment = Environment(
         loader=PackageLoader("netcut_fx", "templates"),
         autoescape=True,
@@ -52,7 +57,7 @@ def render(result: Record) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("report.html.j2").render(_context(result))
+    return environment.get_template(template).render({**content, "style": Markup(style_text(*_STYLES))})
 
 
 def write_report(result: Record, path: Path) -> Path:
@@ -63,7 +68,7 @@ def write_report(result: Record, path: Path) -> Path:
     OSError
         If the folder cannot be written.
     """
-    return _write(render(result), Path(path))
+    return write_text(render(result), Path(path))
 
 
 def write_accuracy_latency_svg(result: Record, path: Path) -> Path:
@@ -74,12 +79,11 @@ def write_accuracy_latency_svg(result: Record, path: Path) -> Path:
     OSError
         If the folder cannot be written.
     """
-    return _write(standalone(accuracy_latency(result), _style(*_STYLES[:2])), Path(path))
+    return write_text(standalone(accuracy_latency(result), style_text(*_STYLES[:2])), Path(path))
 
 
 def _context(result: Record) -> dict[str, Any]:
     return {
-        "style": Markup(_style(*_STYLES)),
         "model": text(result, "model", "network"),
         "data": text(result, "data", "unknown data"),
         "deadline": format_ms(number(result, "deadline_ms")),
@@ -107,12 +111,14 @@ def _markup(picture: Element) -> Markup:
     return Markup(inline(picture))
 
 
-def _style(*names: str) -> str:
+def style_text(*names: str) -> str:
+    """Style sheets of this package, one after the other."""
     folder = resources.files("netcut_fx") / "templates"
     return "".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 
-def _write(content: str, path: Path) -> Path:
+def write_text(content: str, path: Path) -> Path:
+    """Write a file, all of it or nothing, and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, content.encode("utf-8"))
     return path

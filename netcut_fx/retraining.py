@@ -49,7 +49,7 @@ class TrainedCandidate:
     best_epoch : int
         Whose weights these are; 0 is the frozen trunk with the trained head.
     history : tuple of dict
-        A record for the head and for each epoch of fine-tuning: stage, epoch, seconds, losses, accuracy.
+        A record for the head and for each epoch of fine-tuning: stage, epoch, seconds, CPU seconds, losses, accuracy.
     stopped : str
         Why it ended: ``"all epochs"``, ``"patience"``, ``"time"`` or ``"loss not finite"``.
     seconds : float
@@ -141,6 +141,7 @@ class _Run:
         self.accuracies: dict[str, Accuracy] = {}
         self.seconds_before = 0.0
         self.start = time.monotonic()
+        self.cpu_start = time.process_time()
         self.resumed = self._restore()
 
     @property
@@ -250,7 +251,9 @@ class _Run:
             "validation_loss": score.loss,
             "validation_accuracy": score.correct / total,
             "seconds": time.monotonic() - (self.start if start is None else start),
+            "cpu_seconds": time.process_time() - self.cpu_start,
         }
+        self.cpu_start = time.process_time()
         self.history.append(record)
         if self.progress is not None:
             self.progress(record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from netcut_fx.augment import Augmentation
 from netcut_fx.errors import SpecError
 
 
@@ -44,6 +45,9 @@ class RetrainOptions:
         Of order, augmentation and dropout.
     augment_shift_fraction : float
         Largest random shift, as a fraction of the image's side.
+    augment_turn_degrees, augment_zoom_fraction, augment_contrast_fraction : float
+        Largest random turn, change of size, and change of contrast and brightness; see `netcut_fx.augment`. Off: what
+        they may be depends on the images.
     horizontal_flip : bool
         Mirror half of the images. Off: digits and signs have a handedness.
     freeze_batch_norm : bool
@@ -65,6 +69,9 @@ class RetrainOptions:
     max_seconds: float = math.inf
     seed: int = 0
     augment_shift_fraction: float = 0.02
+    augment_turn_degrees: float = 0.0
+    augment_zoom_fraction: float = 0.0
+    augment_contrast_fraction: float = 0.0
     horizontal_flip: bool = False
     freeze_batch_norm: bool = True
 
@@ -81,13 +88,31 @@ class RetrainOptions:
         for name in ("lr", "head_lr", "first_layer_factor", "head_factor", "clip_norm", "max_seconds"):
             if not getattr(self, name) > 0:
                 raise SpecError(f"retraining with {name}={getattr(self, name)} is not possible; give a positive number")
-        for name in ("weight_decay", "label_smoothing", "augment_shift_fraction"):
+        if not 0 <= self.augment_turn_degrees <= 180:
+            raise SpecError(
+                f"retraining with augment_turn_degrees={self.augment_turn_degrees} is not possible; give 0 to 180"
+            )
+        for name in (
+            *("weight_decay", "label_smoothing"),
+            *("augment_shift_fraction", "augment_zoom_fraction", "augment_contrast_fraction"),
+        ):
             if not 0 <= getattr(self, name) < 1:
                 raise SpecError(
                     f"retraining with {name}={getattr(self, name)} is not possible; give 0 or more, below 1"
                 )
         if self.epochs == 0 and self.head_epochs == 0:
             raise SpecError("retraining with epochs=0 and head_epochs=0 trains nothing; give one of them")
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What training images may go through."""
+        return Augmentation(
+            self.augment_shift_fraction,
+            self.augment_turn_degrees,
+            self.augment_zoom_fraction,
+            self.augment_contrast_fraction,
+            self.horizontal_flip,
+        )
 
     def to_json(self) -> dict[str, float]:
         """All options by name."""

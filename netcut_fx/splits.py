@@ -149,6 +149,24 @@ def complete_splits(
     return {name: splits[name] for name in SPLITS}
 
 
+def check_groups(splits: Mapping[str, Indices], groups: Indices, where: str) -> None:
+    """Refuse splits that the data brings if one group of images is in two of them.
+
+    Raises
+    ------
+    DataError
+        Naming the splits: accuracy on images of a group that was trained on says nothing about new ones.
+    """
+    for first, second in (("train", "test"), ("train", "validation"), ("validation", "test")):
+        if first in splits and second in splits:
+            shared = np.intersect1d(groups[splits[first]], groups[splits[second]])
+            if len(shared):
+                raise DataError(
+                    f"{where}: {len(shared)} groups have images in both '{first}' and '{second}' (the first is group "
+                    f"number {shared[0]}); put all images of a group into one split, or leave the array 'split' out"
+                )
+
+
 def limited(strata: Indices, limit: int, seed: int) -> Indices:
     """Ascending indices of `limit` items, in the proportions of `strata`; a smaller limit takes a subset of a larger.
 

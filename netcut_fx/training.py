@@ -45,8 +45,8 @@ class Score:
         return other is None or (self.correct, -self.loss) > (other.correct, -other.loss)
 
 
-def score_of(logits: Tensor, labels: Tensor) -> Score:
-    """Score of logits (n, classes).
+def score_of(logits: Tensor, labels: Tensor, aims: Tensor | None = None) -> Score:
+    """Score of logits (n, classes) by labels (n,) and, for the loss, what training aims at (`Dataset.aims`).
 
     Raises
     ------
@@ -55,7 +55,9 @@ def score_of(logits: Tensor, labels: Tensor) -> Score:
     """
     if not bool(torch.isfinite(logits).all()):
         raise NotFiniteError
-    return Score(int((logits.argmax(1) == labels).sum()), float(cross_entropy(logits, labels)))
+    return Score(
+        int((logits.argmax(1) == labels).sum()), float(cross_entropy(logits, labels if aims is None else aims))
+    )
 
 
 @dataclass
@@ -94,8 +96,9 @@ def train_head(
     assert head is not None
     train, validation = torch.tensor(dataset.splits["train"]), torch.tensor(dataset.splits["validation"])
     table = student.standardised(features, dataset.splits["train"])
-    labels = torch.tensor(dataset.labels)
-    inputs = (table[train], labels[train], table[validation], labels[validation])
+    aims = torch.tensor(dataset.aims(np.arange(len(dataset.labels))))
+    held_labels = torch.tensor(dataset.labels)[validation]
+    inputs = (table[train], aims[train], table[validation], held_labels, aims[validation])
     optimizer = torch.optim.AdamW(head.parameters(), lr=options.head_lr, weight_decay=options.weight_decay)
     best, epochs = Best(), 0
     for epoch in range(1, options.head_epochs + 1):
@@ -120,20 +123,20 @@ def train_head(
 def _head_epoch(
     head: nn.Module,
     optimizer: torch.optim.Optimizer,
-    inputs: tuple[Tensor, Tensor, Tensor, Tensor],
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
     options: RetrainOptions,
     epoch: int,
 ) -> Score:
-    table, labels, held_table, held_labels = inputs
+    table, aims, held_table, held_labels, held_aims = inputs
     size = min(max(len(table) // _HEAD_BATCHES_PER_EPOCH, _LEAST_HEAD_BATCH), _MOST_HEAD_BATCH)
     with _seeded(options.seed, _HEAD_STREAM, epoch) as generator:
         head.train()
         for part in _random_batches(len(table), size, generator):
             index = torch.from_numpy(part)
-            _step(head, optimizer, table[index], labels[index], options)
+            _step(head, optimizer, table[index], aims[index], options)
     head.eval()
     with torch.no_grad():
-        return score_of(head(held_table), held_labels)
+        return score_of(head(held_table), held_labels, held_aims)
 
 
 @dataclass(frozen=True)
@@ -190,13 +193,11 @@ class FineTuning:
             batches = list(_random_batches(len(train), options.batch_size, generator))
             for number, part in enumerate(batches):
                 index = train[part]
-                pixels = augmented(
-                    dataset.images[index], options.augment_shift_fraction, options.horizontal_flip, generator
-                )
+                pixels = augmented(dataset.images[index], options.augmentation, generator)
                 self._set_rates(epoch - 1 + number / len(batches), 1 / len(batches))
                 inputs = torch.from_numpy(dataset.preprocess.normalise(pixels))
-                labels = torch.from_numpy(dataset.labels[index])
-                losses.append(_step(self.student.module, self.optimizer, inputs, labels, options))
+                aims = torch.from_numpy(dataset.aims(index))
+                losses.append(_step(self.student.module, self.optimizer, inputs, aims, options))
                 if time.monotonic() > deadline:
                     cut_short = number + 1 < len(batches)
                     break
@@ -216,8 +217,9 @@ class FineTuning:
             predict_logits(self.student.module, inputs, _EVALUATION_BATCH)
             for inputs, _ in self.dataset.batches(split, _EVALUATION_BATCH)
         ]
-        labels = torch.tensor(self.dataset.labels[self.dataset.splits[split]])
-        return score_of(torch.from_numpy(np.concatenate(logits)), labels)
+        index = self.dataset.splits[split]
+        labels, aims = torch.tensor(self.dataset.labels[index]), torch.tensor(self.dataset.aims(index))
+        return score_of(torch.from_numpy(np.concatenate(logits)), labels, aims)
 
     def state(self) -> dict[str, Tensor]:
         """Weights and the optimizer's moments, by name."""
@@ -242,10 +244,10 @@ class FineTuning:
 
 
 def _step(
-    module: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, options: RetrainOptions
+    module: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, aims: Tensor, options: RetrainOptions
 ) -> float:
     """One step; returns the loss."""
-    loss = cross_entropy(module(inputs), labels, label_smoothing=options.label_smoothing)
+    loss = cross_entropy(module(inputs), aims, label_smoothing=options.label_smoothing)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(module.parameters(), options.clip_norm)

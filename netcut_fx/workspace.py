@@ -40,6 +40,8 @@ class Workspace:
         Made if it is not there.
     warn : callable, optional
         Is given one line when a stored result is damaged; logs it by default.
+    shared : bool
+        No lock: several processes of one run work in the folder, and that run holds the lock of another folder.
 
     Raises
     ------
@@ -49,7 +51,7 @@ class Workspace:
         If the folder cannot be made or written.
     """
 
-    def __init__(self, folder: Path | str, *, warn: Callable[[str], None] | None = None) -> None:
+    def __init__(self, folder: Path | str, *, warn: Callable[[str], None] | None = None, shared: bool = False) -> None:
         self.folder = Path(folder).absolute()
         self._warn = _logger.warning if warn is None else warn
         self._stages = self.folder / "stages"
@@ -57,18 +59,22 @@ class Workspace:
         self.training = self.folder / "training"
         with report_storage_errors(f"use the folder {self.folder}", safe="what it holds is untouched"):
             self._stages.mkdir(parents=True, exist_ok=True)
+            self._lock: FileLock | None = None
+            if shared:
+                return
             # Not a singleton: a second workspace on the folder in one process must be refused as well.
-            self._lock = FileLock(self.folder / _LOCK_FILE, timeout=0, thread_local=False, is_singleton=False)
+            lock = FileLock(self.folder / _LOCK_FILE, timeout=0, thread_local=False, is_singleton=False)
             try:
-                self._lock.acquire()
+                lock.acquire()
             except Timeout as error:
                 raise Busy(_busy_line(self.folder)) from error
             try:
                 atomic_write(self.folder / _HOLDER_FILE, canonical_json({"pid": os.getpid()}).encode("ascii"))
                 self._sweep()
             except BaseException:
-                self._lock.release()
+                lock.release()
                 raise
+            self._lock = lock
 
     def stage(self, name: str, key: Mapping[str, Any]) -> Stage:
         """The place of one step's result.
@@ -96,7 +102,7 @@ class Workspace:
 
     def close(self) -> None:
         """Let the next run have the folder; again is harmless."""
-        if self._lock.is_locked:
+        if self._lock is not None and self._lock.is_locked:
             (self.folder / _HOLDER_FILE).unlink(missing_ok=True)
             self._lock.release()
 

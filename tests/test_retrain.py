@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from netcut_fx.augment import augmented
+from netcut_fx.augment import Augmentation, augmented
 from netcut_fx.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
 from netcut_fx.data import Dataset, load_data
 from netcut_fx.errors import NetcutError, SpecError
@@ -416,7 +416,7 @@ def test_checkpoint_file(tmp_path: Path) -> None:
 
 def test_shift_repeats_the_border() -> None:
     image = np.arange(10 * 10 * 3, dtype=np.uint8).reshape(1, 10, 10, 3)
-    shifted = [augmented(image, 0.1, False, np.random.default_rng(seed))[0] for seed in range(60)]
+    shifted = [augmented(image, Augmentation(0.1), np.random.default_rng(seed))[0] for seed in range(60)]
     padded = np.pad(image[0], ((1, 1), (1, 1), (0, 0)), mode="edge")
     possible = [padded[r : r + 10, c : c + 10] for r in range(3) for c in range(3)]
     found = {next(i for i, p in enumerate(possible) if np.array_equal(p, s)) for s in shifted}
@@ -425,10 +425,10 @@ def test_shift_repeats_the_border() -> None:
 
 def test_flip_only_on_request_and_nothing_at_zero() -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 6, 8, 3), dtype=np.uint8)
-    same = augmented(images, 0.0, False, np.random.default_rng(1))
+    same = augmented(images, Augmentation(), np.random.default_rng(1))
     assert np.array_equal(same, images)
     assert not np.shares_memory(same, images)
-    flipped = augmented(images, 0.0, True, np.random.default_rng(1))
+    flipped = augmented(images, Augmentation(flip=True), np.random.default_rng(1))
     mirrored = [np.array_equal(f, i[:, ::-1]) for f, i in zip(flipped, images, strict=True)]
     kept = [np.array_equal(f, i) for f, i in zip(flipped, images, strict=True)]
     assert sum(mirrored) + sum(kept) == 40

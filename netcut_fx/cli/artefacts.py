@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 class ListOptions(TyperCommand):
     """A command whose list options take several words: ``--threads 1 2`` means ``--threads 1 --threads 2``."""
 
-    _LISTS = ("--against", "--threads")
+    _LISTS: tuple[str, ...] = ("--against", "--threads")
+    #: Whether a word that names a file ends the list: needed where arguments may follow.
+    _ends_at_files = True
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the option's name before each further word, up to the next option or something that exists."""
@@ -30,7 +32,7 @@ class ListOptions(TyperCommand):
             if word.startswith("-"):
                 name, first = (word, True) if word in self._LISTS else ("", False)
             elif name and not first:
-                if Path(word).exists() and not word.isdigit():
+                if self._ends_at_files and Path(word).exists() and not word.isdigit():
                     name = ""
                 else:
                     given.append(name)

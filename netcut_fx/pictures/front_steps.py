@@ -1,0 +1,131 @@
+"""Pareto fronts of many networks: accuracy against latency, the networks as they come and what was cut from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from netcut_fx.pictures.svg import (
+    Element,
+    Labels,
+    Scale,
+    diamond,
+    drawing,
+    number_text,
+    round_ticks,
+    text_width,
+    tick_text,
+)
+from netcut_fx.result_values import Record, format_ms, format_percent, mapping, number, records, shorten, text
+
+_WIDTH, _HEIGHT = 1080.0, 560.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 76.0, 1056.0, 40.0, 460.0
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """A retrained and measured candidate."""
+
+    network: str
+    cut: str
+    uncut: bool
+    ms: float
+    accuracy: float
+
+
+def front_steps(result: Record) -> Element:
+    """Plot of an exploration's `result`; it says so where nothing can be drawn."""
+    picture = drawing(_WIDTH, _HEIGHT, "Accuracy against latency of all retrained candidates", "exploration-fronts")
+    marks = [m for n in records(result, "networks") for c in records(n, "cuts") if (m := _mark(c)) is not None]
+    if not marks:
+        picture.add("text", "nothing was both retrained and measured", x=_WIDTH / 2, y=_HEIGHT / 2).set(
+            "class", "empty middle"
+        )
+        return picture
+    x = Scale(0.0, max(m.ms for m in marks) * 1.06, _LEFT, _RIGHT)
+    low, high = min(m.accuracy for m in marks), max(m.accuracy for m in marks)
+    margin = max((high - low) * 0.1, 0.005)
+    y = Scale(max(0.0, low - margin), min(1.0, high + margin), _BOTTOM, _TOP)
+    _axes(picture, x, y)
+    fronts = mapping(result, "fronts")
+    _front(picture, x, y, records(fronts, "off_the_shelf"), "tone-uncut")
+    _front(picture, x, y, records(fronts, "ours"), "tone-chosen")
+    on_front = {(text(p, "network"), text(p, "cut")) for p in records(fronts, "ours")}
+    labels = Labels((_LEFT, _TOP, _RIGHT, _BOTTOM))
+    for mark in marks:
+        labels.block(x(mark.ms), y(mark.accuracy), 7)
+    for mark in sorted(marks, key=lambda m: (m.uncut, (m.network, m.cut) in on_front)):
+        _draw(picture, x(mark.ms), y(mark.accuracy), mark, (mark.network, mark.cut) in on_front)
+    for mark in sorted(marks, key=lambda m: (not m.uncut, (m.network, m.cut) not in on_front)):
+        if mark.uncut or (mark.network, mark.cut) in on_front:
+            name = mark.network if mark.uncut else f"{mark.network} @ {mark.cut}"
+            content = shorten(name, 30)
+            spot = labels.place(x(mark.ms), y(mark.accuracy), content, size=11.5, gap=11)
+            if spot is not None:
+                tone = "tone-uncut strong" if mark.uncut else "tone-chosen"
+                picture.add("text", content, x=spot[0], y=spot[1], text_anchor=spot[2], class_=f"name {tone}")
+    _legend(picture)
+    return picture
+
+
+def _mark(cut: Record) -> _Mark | None:
+    ms, accuracy = number(cut, "measured_ms"), number(cut, "test_accuracy")
+    if ms is None or accuracy is None:
+        return None
+    return _Mark(text(cut, "network"), text(cut, "cut"), bool(cut.get("uncut")), ms, accuracy)
+
+
+def _axes(picture: Element, x: Scale, y: Scale) -> None:
+    ticks = round_ticks(x.low, x.high, 10)
+    for tick in ticks:
+        picture.add("line", x1=x(tick), x2=x(tick), y1=_BOTTOM, y2=_BOTTOM + 5, class_="axis")
+        picture.add("text", tick_text(tick, ticks), x=x(tick), y=_BOTTOM + 20, class_="tick middle")
+    levels = round_ticks(y.low * 100, y.high * 100, 7)
+    for level in levels:
+        at = y(level / 100)
+        picture.add("line", x1=_LEFT, x2=_RIGHT, y1=at, y2=at, class_="grid")
+        picture.add("text", tick_text(level, levels) + "\u00a0%", x=_LEFT - 9, y=at + 4, class_="tick end")
+    picture.add("line", x1=_LEFT, x2=_RIGHT, y1=_BOTTOM, y2=_BOTTOM, class_="axis")
+    picture.add("text", "measured latency, ms", x=(_LEFT + _RIGHT) / 2, y=_BOTTOM + 42, class_="axis-title middle")
+    turned = f"rotate(-90 18 {number_text((_TOP + _BOTTOM) / 2)})"
+    picture.add("text", "test accuracy", x=18, y=(_TOP + _BOTTOM) / 2, transform=turned, class_="axis-title middle")
+
+
+def _front(picture: Element, x: Scale, y: Scale, points: Sequence[Record], tone: str) -> None:
+    known = [(number(p, "ms"), number(p, "test_accuracy")) for p in points]
+    corners = [(ms, accuracy) for ms, accuracy in known if ms is not None and accuracy is not None]
+    if not corners:
+        return
+    path = f"M{number_text(x(corners[0][0]))},{number_text(y(corners[0][1]))}"
+    for _, (ms, accuracy) in pairwise(corners):
+        path += f"H{number_text(x(ms))}V{number_text(y(accuracy))}"
+    path += f"H{number_text(_RIGHT)}"
+    picture.add("g", class_=tone).add("path", d=path, class_="interval")
+
+
+def _draw(picture: Element, at_x: float, at_y: float, mark: _Mark, on_front: bool) -> None:
+    tone = "uncut" if mark.uncut else "chosen" if on_front else "infeasible"
+    group = picture.add("g", class_=f"mark tone-{tone}")
+    group.tooltip(
+        f"{mark.network}, uncut" if mark.uncut else f"{mark.network} cut at {mark.cut}",
+        f"{format_ms(mark.ms)} ms measured",
+        f"test accuracy {format_percent(mark.accuracy)}",
+    )
+    if mark.uncut:
+        group.add("rect", x=at_x - 5.5, y=at_y - 5.5, width=11, height=11, rx=1.5, class_="filled")
+    else:
+        group.add("path", d=diamond(at_x, at_y, 7 if on_front else 5), class_="filled")
+
+
+def _legend(picture: Element) -> None:
+    entries = (("uncut", "network off the shelf"), ("chosen", "cut, on our front"), ("infeasible", "other cut"))
+    left, at = _LEFT + 120, _HEIGHT - 22
+    for tone, content in entries:
+        group = picture.add("g", class_=f"legend tone-{tone}")
+        if tone == "uncut":
+            group.add("rect", x=left, y=at - 5.5, width=11, height=11, rx=1.5, class_="filled")
+        else:
+            group.add("path", d=diamond(left + 6, at, 6.5), class_="filled")
+        group.add("text", content, x=left + 20, y=at + 4, class_="legend-text")
+        left += text_width(content, 12) + 60

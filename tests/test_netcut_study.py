@@ -1,0 +1,68 @@
+"""The summary of the study, from made-up rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.study_settings import SETTINGS, TINY
+from benchmarks.study_summary import extrapolated_speedups, rounded, summary
+
+
+def cut(flops: float, seconds: float | None, *, uncut: bool = False) -> dict[str, Any]:
+    return {"uncut": uncut, "kept_flops": flops, "train_cpu_seconds": seconds}
+
+
+def row(pool: str, gains: tuple[float | None, ...], *, per_class: int | None = 10) -> dict[str, Any]:
+    def chosen(gain: float | None, speedup: float) -> dict[str, Any]:
+        return {
+            "winner": {},
+            "meets": gain != 3.0,
+            "gain_pct": gain,
+            "regret_points": 0.5,
+            "speedup": speedup,
+            "cpu_seconds": 10.0,
+        }
+
+    return {
+        "pool": pool,
+        "train_per_class": per_class,
+        "networks": [{"cuts": [cut(1e6, None), cut(2e6, 60.0), cut(4e6, 100.0, uncut=True)]}],
+        "deadlines": [
+            {"deadline_ms": float(i), "strategies": {"ranked": chosen(g, 50.0 + i), "netcut": chosen(g, 5.0)}}
+            for i, g in enumerate(gains, start=1)
+        ],
+        "bill": {"survey_cpu_seconds": 15.0},
+        "better_and_faster": [{}],
+    }
+
+
+def test_summary_takes_means_over_seeds_and_spreads_over_deadlines() -> None:
+    rows = [row("small", (1.0, 2.0)), row("all", (None, 4.0, 10.0)), row("all", (1.0, 2.0, 20.0))]
+    found = summary(rows)
+    assert (found["networks"], found["trns"], found["better_and_faster"]) == (1, 2, 2)
+    gains = found["gain_by_images_a_class"]["10"]
+    assert gains["max"] == {"deadline_ms": 3.0, "mean_pct": 15.0, "by_seed_pct": [10.0, 20.0]}
+    assert gains["min"]["mean_pct"] == 3.0
+    assert (gains["seeds"], gains["deadlines"]) == (2, 2)
+    assert (found["max_relative_gain_pct"], found["min_gain_pct_on_sweep"]) == (15.0, 3.0)
+    assert found["exploration_speedup"]["median"] == 51.5
+    assert found["speedup_of_netcut_strategy"]["max"] == 5.0
+    assert found["regret_points"]["mean"] == 0.5
+    assert found["deadline_violations"] == 0
+
+
+def test_what_was_not_trained_is_priced_by_its_operations() -> None:
+    assert extrapolated_speedups(row("all", (1.0,))) == [pytest.approx((15 + 25 + 60 + 100) / 10)]
+
+
+def test_a_missed_deadline_is_counted_and_floats_are_shortened() -> None:
+    assert summary([row("all", (3.0,))])["deadline_violations"] == 1
+    assert rounded({"a": [1 / 3, 2, "x", True, None]}) == {"a": [0.333333, 2, "x", True, None]}
+
+
+def test_settings_have_names_of_their_own_and_seeds_share_a_recipe() -> None:
+    names = [s.name for s in (*SETTINGS, *TINY)]
+    assert len(set(names)) == len(names)
+    assert len({s.recipe for s in SETTINGS if s.train_per_class is not None}) == 1
