@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -66,7 +67,7 @@ class GatePass(Pass):
         """Replace each cell by a `GatedCell`, and let `Gates` read what the first of them reads."""
         cells = self._cells(traced)
         work = copy_traced(traced)
-        module, by_name = work.graph_module, work.by_qualname
+        module, by_name = work.graph_module, dict(work.by_qualname)
         slots, layers, grouped = assign_slots([(c.skippable, bool(c.sets)) for c in cells], self.groups)
         early = by_name[cells[0].entry]
         with torch.random.fork_rng(devices=[]):
@@ -95,6 +96,7 @@ class GatePass(Pass):
             for node in reversed(inside):
                 if not node.users:
                     module.graph.erase_node(node)
+            by_name[str(end.meta["qualname"])] = call  # what the next cell may begin with
         drop_unused_weights(module)
         return retrace(module, traced.name, traced.input_specs)
 
@@ -139,7 +141,8 @@ def _body(module: fx.GraphModule, cell: Cell, entry: fx.Node, last: fx.Node) -> 
         else:
             copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(copies[last])
-    return fx.GraphModule(module, graph, "Body").eval()
+    # A copy of its own: what the network itself no longer calls is dropped from it.
+    return copy.deepcopy(fx.GraphModule(module, graph, "Body")).eval()
 
 
 def _group_of(module: fx.GraphModule, by_name: dict[str, fx.Node], cell: Cell, index: int, groups: int) -> Tensor:

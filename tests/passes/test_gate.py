@@ -12,32 +12,14 @@ from torch import Tensor, nn
 from netcut_fx.errors import PassError
 from netcut_fx.gating.cells import NothingToSkip
 from netcut_fx.gating.gate_network import Gates
-from netcut_fx.gating.gated_cell import GatedCell
 from netcut_fx.graph import TracedModule
 from netcut_fx.passes import GatePass, copy_traced
 from netcut_fx.text import to_text
+from tests.gating.deciding import cells_of, decide, gates_of, vary
 from tests.passes.comparing import assert_equal, assert_near, results
 from tests.zoo import ZOO, traced_zoo
 
 GATEABLE = [name for name in ZOO if name not in ("functional", "two_outputs", "dict_output", "two_inputs")]
-
-
-def gates_of(traced: TracedModule) -> Gates:
-    return next(m for m in traced.graph_module.modules() if isinstance(m, Gates))
-
-
-def cells_of(traced: TracedModule) -> list[GatedCell]:
-    return [m for m in traced.graph_module.modules() if isinstance(m, GatedCell)]
-
-
-def decide(traced: TracedModule, **columns: float) -> None:
-    """Let saliences depend on nothing: those named ``layer_3`` or ``group_0`` get a value."""
-    gates = gates_of(traced)
-    for name, value in columns.items():
-        kind, _, column = name.partition("_")
-        net = gates.l_net if kind == "layer" else gates.c_net
-        assert net is not None
-        net.salience.bias.data[int(column)] = value
 
 
 def count_calls(traced: TracedModule) -> Counter[str]:
@@ -74,13 +56,8 @@ def test_a_skipped_region_is_not_called() -> None:
 
 def test_samples_are_regrouped_by_decision() -> None:
     traced = GatePass()(traced_zoo("residual"))
-    gates = gates_of(traced)
-    assert gates.l_net is not None
-    assert gates.c_net is not None
-    for net in (gates.l_net, gates.c_net):  # decisions that differ from sample to sample
-        net.salience.weight.data.normal_(0, 30)
-        net.scale.weight.data.normal_(0, 3)
-    inputs = torch.randn(16, 3, 32, 32)
+    gates, inputs = gates_of(traced), torch.randn(16, 3, 32, 32)
+    vary(traced, inputs)
     alone = torch.cat([results(traced, (image[None],))[0] for image in inputs])
     early: list[Tensor] = []
     gates.register_forward_hook(lambda _, __, made: early.append(made))
