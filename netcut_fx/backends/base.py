@@ -94,8 +94,8 @@ class CompiledModule(Protocol):
         """Calls in execution order."""
         ...
 
-    def run(self, inputs: np.ndarray) -> np.ndarray:
-        """Logits for one batch of the compiled shape, float32 NCHW."""
+    def run(self, inputs: np.ndarray, *more: np.ndarray) -> np.ndarray:
+        """What the network yields for one batch of the compiled shape, float32; `more` if it has several inputs."""
         ...
 
     def timer(self) -> Timer:

@@ -57,23 +57,24 @@ class EagerModule:
         self._network = kernels(traced)
         self.kernels = _listed(self._network)
         self._prepared = prepare_pipeline()(traced)
-        (spec,) = traced.input_specs
-        self._shape = spec.shape
-        self._example = torch.zeros(spec.shape)
+        self._shapes = [spec.shape for spec in traced.input_specs]
+        self._examples = [torch.zeros(shape) for shape in self._shapes]
 
     @torch.inference_mode()
-    def run(self, inputs: np.ndarray) -> np.ndarray:
+    def run(self, inputs: np.ndarray, *more: np.ndarray) -> np.ndarray:
         """Logits of one batch."""
-        if tuple(inputs.shape) != self._shape:
-            raise BackendError(f"prepared for inputs {self._shape}, got {tuple(inputs.shape)}; prepare for that shape")
-        return self._prepared.graph_module(torch.from_numpy(np.ascontiguousarray(inputs))).numpy()
+        for given, shape in zip((inputs, *more), self._shapes, strict=True):
+            if tuple(given.shape) != shape:
+                raise BackendError(f"prepared for inputs {shape}, got {tuple(given.shape)}; prepare for that shape")
+        tensors = [torch.from_numpy(np.ascontiguousarray(given)) for given in (inputs, *more)]
+        return self._prepared.graph_module(*tensors).numpy()
 
     def timer(self) -> Timer:
         """Runs the network n times."""
 
         @torch.inference_mode()
         def call() -> None:
-            self._prepared.graph_module(self._example)
+            self._prepared.graph_module(*self._examples)
 
         return python_timer(call)
 
@@ -85,7 +86,7 @@ class EagerModule:
         with torch.inference_mode():
             for _ in range(rounds):
                 clock = _NodeClock(self._prepared.graph_module)
-                clock.run(self._example)
+                clock.run(*self._examples)
                 shares: defaultdict[int, float] = defaultdict(float)
                 for name, ms in clock.ms.items():
                     if name in owner:

@@ -39,7 +39,8 @@ class GateNet(nn.Module):
 
     def __init__(self, shape: Sequence[int], outputs: int, hidden: int) -> None:
         super().__init__()
-        if len(shape) == 4:
+        self.rank = len(shape)
+        if self.rank == 4:
             pool = max(1, min(shape[2:]) // _MOST_POSITIONS)
             self.features: nn.Module = nn.Sequential(
                 nn.AvgPool2d(pool),
@@ -60,9 +61,8 @@ class GateNet(nn.Module):
 
     def forward(self, early: Tensor) -> tuple[Tensor, Tensor]:
         """Saliences and scales, each ``(N, outputs)``."""
-        x = early.mean(1) if early.dim() == 3 else early
-        x = self.features(x)
-        x = x.mean((2, 3)) if x.dim() == 4 else x
+        x = self.features(early.mean(1) if self.rank == 3 else early)
+        x = x.mean((2, 3)) if self.rank == 4 else x
         return self.salience(x), 2 * torch.sigmoid(self.scale(x))
 
 
@@ -146,4 +146,5 @@ class Gates(nn.Module):
 
     def extra_repr(self) -> str:
         """What it decides about."""
-        return f"layers={self.layers}, grouped={self.grouped}, groups={self.groups}, scales={self.scales}"
+        stage = "" if self.stage == "all" else f", stage={self.stage}"
+        return f"layers={self.layers}, grouped={self.grouped}, groups={self.groups}, scales={self.scales}{stage}"

@@ -107,7 +107,7 @@ def split(gated: TracedModule) -> Pieces:
     calls = [node for node in gated.nodes if isinstance(_called(gated, node), GatedCell)]
     decisions = next(node for node in gated.nodes if _called(gated, node) is gates)
     (early,) = decisions.all_input_nodes
-    entries = [call.all_input_nodes[0] for call in calls]
+    entries = [_node(call, 0) for call in calls]
     steps: list[CellPieces | TracedModule] = []
     at = early
     for number, call in enumerate(calls):
@@ -128,6 +128,11 @@ def split(gated: TracedModule) -> Pieces:
         gates.total,
         tuple(steps),
     )
+
+
+def _node(call: fx.Node, index: int) -> fx.Node:
+    argument: Any = call.args[index]
+    return argument
 
 
 def _called(traced: TracedModule, node: fx.Node) -> nn.Module | None:
@@ -160,12 +165,12 @@ def _cell_pieces(gated: TracedModule, gates: Gates, call: fx.Node, end: fx.Node)
 def _variant(
     gated: TracedModule, cell: GatedCell, call: fx.Node, end: fx.Node, width: int, scales: bool
 ) -> TracedModule | None:
-    entry = call.all_input_nodes[0]
+    entry, shortcut = _node(call, 0), _node(call, 1)
     build = _Builder(gated.graph_module)
     value = build.input(entry)
-    inside = nodes_between(entry, end, call.all_input_nodes[-1])
+    inside = nodes_between(entry, end, _node(call, -1))
     assert inside is not None
-    if width == 0 and call.all_input_nodes[1] is entry and _is_identity(gated, entry, inside[1:]):
+    if width == 0 and shortcut is entry and _is_identity(gated, entry, inside[1:]):
         return None
     body_scale = build.placeholder("scale") if scales and width and cell.slots.layer is not None else None
     channel_scale = build.placeholder("channels") if scales and width and cell.scaled_set is not None else None
@@ -173,13 +178,13 @@ def _variant(
         if node is not call:
             build.copy(node)
         elif width == 0:
-            build.values[node] = build.values[call.all_input_nodes[1]]
+            build.values[node] = build.values[shortcut]
         else:
             made = build.body(cell, value, width, channel_scale)
             if body_scale is not None:
                 made = build.graph.call_function(operator.mul, (made, body_scale))
             if cell.slots.layer is not None:
-                made = build.graph.call_function(operator.add, (build.values[call.all_input_nodes[1]], made))
+                made = build.graph.call_function(operator.add, (build.values[shortcut], made))
             build.values[node] = made
     shapes = [entry.meta["spec"]]
     rank = len(shapes[0].shape)

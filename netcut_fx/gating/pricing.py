@@ -7,9 +7,11 @@ from collections.abc import Callable
 from cost_models import LatencyEstimate
 from netcut_fx.gating.cost_table import CostTable, Unit, as_cost
 from netcut_fx.gating.pieces import Pieces
-from netcut_fx.graph import TracedModule
+from netcut_fx.graph import TensorSpec, TracedModule
 from netcut_fx.kernels import kernels
 from netcut_fx.latency import LatencyModel
+from netcut_fx.passes.copying import copy_traced
+from netcut_fx.tracing import retrace
 
 #: Price of a network for one input: ms or FLOPs.
 Price = Callable[[TracedModule], float]
@@ -52,8 +54,16 @@ def cost_table(
         sum(map(cost, pieces.always)) + as_cost(unit, dispatch, "dispatch"),
         tuple({width: cost(piece) for width, piece in cell.variants.items()} for cell in pieces.cells),
         tuple(cell.slots for cell in pieces.cells),
-        cost(static),
+        0 if static is None else cost(for_one_input(static)),
     )
+
+
+def for_one_input(traced: TracedModule) -> TracedModule:
+    """The same network traced with a batch of one: prices are those of one input."""
+    specs = [TensorSpec((1, *spec.shape[1:]), spec.dtype) for spec in traced.input_specs]
+    if tuple(specs) == traced.input_specs:
+        return traced
+    return retrace(copy_traced(traced).graph_module, traced.name, specs)
 
 
 def flops(piece: TracedModule) -> float:

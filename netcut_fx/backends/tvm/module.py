@@ -33,6 +33,7 @@ class TvmModule:
         kernels: tuple[CompiledKernel, ...],
         input_shape: tuple[int, ...],
         target: Target,
+        more_shapes: tuple[tuple[int, ...], ...] = (),
     ) -> None:
         tvm = import_tvm()
         from tvm import relax
@@ -45,16 +46,19 @@ class TvmModule:
         limit_threads(target.threads)
         self._machine = relax.VirtualMachine(executable, tvm.cpu())
         self._input = tvm.runtime.tensor(np.zeros(input_shape, np.float32))
+        self._more = [tvm.runtime.tensor(np.ones(shape, np.float32)) for shape in more_shapes]
         # A saved call spares the conversion of a hundred weight arguments in every call.
-        self._machine.save_function("main", "run", self._input, *weights)
+        self._machine.save_function("main", "run", self._input, *self._more, *weights)
 
-    def run(self, inputs: np.ndarray) -> np.ndarray:
+    def run(self, inputs: np.ndarray, *more: np.ndarray) -> np.ndarray:
         """Logits of one batch of the compiled shape, float32."""
         if tuple(inputs.shape) != self.input_shape:
             raise BackendError(
                 f"compiled for inputs {self.input_shape}, got {tuple(inputs.shape)}; compile for that shape"
             )
         self._input.copyfrom(np.ascontiguousarray(inputs, np.float32))
+        for tensor, given in zip(self._more, more, strict=True):
+            tensor.copyfrom(np.ascontiguousarray(given, np.float32))
         result = self._machine["run"]()
         return (result if hasattr(result, "numpy") else result[0]).numpy()
 
@@ -92,7 +96,7 @@ class TvmModule:
             return 0
 
         observed = relax.VirtualMachine(self._executable, tvm.cpu())
-        observed.save_function("main", "run", self._input, *self._weights)
+        observed.save_function("main", "run", self._input, *self._more, *self._weights)
         observed.set_instrument(instrument)
         function, plain = observed["run"], self.timer()
         names: list[str] = []
@@ -148,7 +152,11 @@ class TvmModule:
 
 
 def compile_lowered(
-    lowered: LoweredModule, target: Target, records: Path | None, input_shape: tuple[int, ...]
+    lowered: LoweredModule,
+    target: Target,
+    records: Path | None,
+    input_shape: tuple[int, ...],
+    *more_shapes: tuple[int, ...],
 ) -> TvmModule:
     """Apply the best records, pack the weights into the layouts they chose, generate code."""
     tvm = import_tvm()
@@ -185,7 +193,7 @@ def compile_lowered(
         executable = tvm.compile(module, target=tvm_target(target))
     except Exception as error:
         raise BackendError(f"TVM failed to generate code: {' '.join(str(error).split())[-300:]}") from error
-    return TvmModule(executable, weights, kernels, input_shape, target)
+    return TvmModule(executable, weights, kernels, input_shape, target, more_shapes)
 
 
 def apply_first_candidates(module: Any, machine: Machine) -> Any:
