@@ -18,6 +18,8 @@ from PIL import Image
 
 from netcut_fx.bundle import Bundle, read_bundle
 from netcut_fx.errors import DataError, NetcutError, SpecError, TargetMismatch
+from netcut_fx.gating.gated_bundle import GatedBundle, is_gated, read_gated_bundle
+from netcut_fx.gating.serving import LoadedGated
 from netcut_fx.host import usable_cores
 from netcut_fx.manifest import Manifest
 from netcut_fx.prediction import Prediction, softmax
@@ -56,7 +58,8 @@ def load(folder: Path | str, *, any_cpu: bool = False) -> Runtime:
     BackendError
         If apache-tvm-ffi is missing or does not fit.
     """
-    return Runtime(read_bundle(folder), any_cpu=any_cpu)
+    bundle = read_gated_bundle(folder) if is_gated(folder) else read_bundle(folder)
+    return Runtime(bundle, any_cpu=any_cpu)
 
 
 class Runtime:
@@ -84,7 +87,11 @@ class Runtime:
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         _alive.add(self)
-        self._network = self._submit(LoadedNetwork, bundle, self._ffi)
+        self._network: LoadedNetwork | LoadedGated
+        if isinstance(bundle, GatedBundle):
+            self._network = self._submit(LoadedGated, bundle, self._ffi)
+        else:
+            self._network = self._submit(LoadedNetwork, bundle, self._ffi)
 
     @property
     def manifest(self) -> Manifest:
@@ -254,14 +261,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_all)
 
 
-def _time(network: LoadedNetwork, number: int) -> float:
+def _time(network: LoadedNetwork | LoadedGated, number: int) -> float:
     start = time.perf_counter()
     for _ in range(number):
         network.call()
     return time.perf_counter() - start
 
 
-def _time_each(network: LoadedNetwork, runs: int) -> list[float]:
+def _time_each(network: LoadedNetwork | LoadedGated, runs: int) -> list[float]:
     """Milliseconds of single runs, one straight after the other."""
     return [_time(network, 1) * 1e3 for _ in range(runs)]
 
