@@ -11,7 +11,7 @@ except ImportError:
     sys.exit("error: the netcut command needs more than the runtime; install it with: pip install 'netcut-fx[build]'")
 
 from netcut_fx import __version__
-from netcut_fx.cli import artefacts, costs, graphs, jobs, looking
+from netcut_fx.cli import artefacts, costs, gate, graphs, jobs, looking
 
 # Wrong usage of any kind: typer bundles click and exports no name for it.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
@@ -28,6 +28,7 @@ app.command("report")(jobs.report)
 app.command("frontiers")(looking.frontiers)
 app.command("cut")(graphs.cut)
 app.command("opt")(graphs.opt_)
+app.command("gate")(gate.gate)
 app.command("passes")(graphs.passes)
 app.command("estimate")(costs.estimate)
 app.command("compile")(costs.compile)

@@ -11,14 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from netcut_fx.cut_graph import CutGraph, cut_graph
-from netcut_fx.errors import NetcutError
+from netcut_fx.errors import NothingToSkip
 from netcut_fx.gating.channels import ChannelSet, channel_sets
 from netcut_fx.gating.regions import Region, nodes_between, raw_operands_agree, residual_regions
 from netcut_fx.graph import TracedModule
-
-
-class NothingToSkip(NetcutError):
-    """A network in which no layer and no channel can be left out."""
 
 
 @dataclass(frozen=True)

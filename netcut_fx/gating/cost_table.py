@@ -15,15 +15,11 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from netcut_fx.errors import NetcutError
+from netcut_fx.errors import BudgetError
 from netcut_fx.gating.slots import Slots
 
 Unit = Literal["ms", "flops"]
 _PER_MS = 1_000_000
-
-
-class BudgetError(NetcutError):
-    """A budget or target that no choice can keep, or saliences that tell nothing."""
 
 
 @dataclass(frozen=True)

@@ -136,9 +136,7 @@ class Gates(nn.Module):
 
     def _opened(self, values: Tensor, layers: bool, groups: bool) -> Tensor:
         first, rest = values[:, : self.layers], values[:, self.layers :]
-        return torch.cat(
-            [torch.ones_like(first) if layers else first, torch.ones_like(rest) if groups else rest], 1
-        )
+        return torch.cat([torch.ones_like(first) if layers else first, torch.ones_like(rest) if groups else rest], 1)
 
     def __getstate__(self) -> dict[str, Any]:
         # The last gates belong to a computation, which cannot be copied.

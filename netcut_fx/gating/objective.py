@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from netcut_fx.errors import NetcutError
-from netcut_fx.gating.cost_table import BudgetError, CostTable
+from netcut_fx.errors import BudgetError, NetcutError
+from netcut_fx.gating.cost_table import CostTable
 from netcut_fx.gating.gate_network import Gates
 
 

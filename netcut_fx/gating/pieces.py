@@ -145,7 +145,9 @@ def _end(gated: TracedModule, call: fx.Node, entries: list[fx.Node]) -> fx.Node:
     while end not in entries and len(end.users) == 1:
         (user,) = end.users
         module = _called(gated, user)
-        light = user.op.startswith("call") and user.all_input_nodes == [end] and isinstance(user.meta["spec"], TensorSpec)
+        light = (
+            user.op.startswith("call") and user.all_input_nodes == [end] and isinstance(user.meta["spec"], TensorSpec)
+        )
         if not light or (module is not None and any(True for _ in module.parameters())):
             break
         end = user

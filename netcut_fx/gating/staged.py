@@ -26,7 +26,8 @@ def default_stages(gates: Gates, epochs: int) -> Stages:
     if gates.l_net is None or gates.c_net is None:
         return (("all", epochs),)
     alone = epochs // 4
-    return tuple(s for s in (("layers", alone), ("channels", alone), ("all", epochs - 2 * alone)) if s[1])
+    planned: Stages = (("layers", alone), ("channels", alone), ("all", epochs - 2 * alone))
+    return tuple(stage for stage in planned if stage[1])
 
 
 def train_gated(

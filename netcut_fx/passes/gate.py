@@ -155,7 +155,9 @@ def _group_of(module: fx.GraphModule, by_name: dict[str, fx.Node], cell: Cell, i
         for user in by_name[name].users:
             norm: Any = module.get_submodule(str(user.target)) if user.op == "call_module" else None
             if isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.running_var is not None:
-                size = size * (norm.weight.detach().double().abs() * (norm.running_var.double() + norm.eps).rsqrt()).cpu()
+                size = (
+                    size * (norm.weight.detach().double().abs() * (norm.running_var.double() + norm.eps).rsqrt()).cpu()
+                )
         weight = weight + size
     ranks = torch.empty(channels, dtype=torch.int64)
     ranks[weight.argsort(descending=True, stable=True)] = torch.arange(channels)

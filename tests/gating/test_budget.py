@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netcut_fx.gating.cost_table import BudgetError, CostTable, as_cost
+from netcut_fx.errors import BudgetError
+from netcut_fx.gating.cost_table import CostTable, as_cost
 from netcut_fx.gating.objective import CostObjective
 from netcut_fx.gating.slots import Slots, assign_slots
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from netcut_fx.gating.cells import Cell, NothingToSkip, find_cells
+from netcut_fx.errors import NothingToSkip
+from netcut_fx.gating.cells import Cell, find_cells
 from netcut_fx.gating.channels import channel_sets
 from netcut_fx.gating.regions import residual_regions
 from netcut_fx.tracing import trace

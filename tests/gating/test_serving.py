@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from netcut_fx.backends.tvm import TvmBackend
-from netcut_fx.errors import BadBundle, SpecError
+from netcut_fx.errors import BadBundle, BudgetError, SpecError
 from netcut_fx.gating.compiling import compile_gated
-from netcut_fx.gating.cost_table import BudgetError, CostTable
+from netcut_fx.gating.cost_table import CostTable
 from netcut_fx.gating.gated_bundle import GATES_FILE, read_gated_bundle, write_gated_bundle
 from netcut_fx.gating.pieces import split
 from netcut_fx.gating.pricing import cost_table

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from netcut_fx.errors import SpecError
-from netcut_fx.gating.cost_table import BudgetError, CostTable
+from netcut_fx.errors import BudgetError, SpecError
+from netcut_fx.gating.cost_table import CostTable
 from netcut_fx.gating.gate_network import Gates
 from netcut_fx.gating.pieces import split
 from netcut_fx.gating.pricing import cost_table, flops

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from netcut_fx.errors import PassError
-from netcut_fx.gating.cells import NothingToSkip
+from netcut_fx.errors import NothingToSkip, PassError
 from netcut_fx.gating.gate_network import Gates
 from netcut_fx.graph import TracedModule
 from netcut_fx.passes import GatePass, copy_traced
@@ -150,9 +149,7 @@ def test_errors() -> None:
         GatePass()(traced_zoo("two_inputs"))
     with pytest.raises(PassError) as error:
         GatePass(layers=False, channels=False)(traced_zoo("residual"))
-    assert str(error.value) == (
-        "pass gate with layers=false and channels=false gates nothing; leave one of them on"
-    )
+    assert str(error.value) == ("pass gate with layers=false and channels=false gates nothing; leave one of them on")
     with pytest.raises(PassError) as error:
         GatePass(groups=1)(traced_zoo("residual"))
     assert str(error.value) == (
