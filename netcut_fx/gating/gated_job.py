@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from netcut_fx.atomic_files import atomic_write
 from netcut_fx.backends.base import Backend
 from netcut_fx.data import Dataset
 from netcut_fx.gating.compiling import CompiledGated, compile_gated
@@ -138,7 +140,7 @@ def train_and_bundle(
     backend : Backend
         TVM.
     folder : Path
-        Gets ``bundle`` and ``checkpoints``.
+        Gets ``bundle``, ``checkpoints``, and ``costs.json``: what was trained for, so that a run can go on.
     rate, unit
         The target, a share of the cost in ms or FLOPs.
     options, stages, progress
@@ -150,7 +152,7 @@ def train_and_bundle(
     images : int, optional
         How many test images are measured; all by default.
     """
-    target = price_gated(gated, static, backend, unit, database=database)
+    target = _stored_prices(folder / "costs.json", gated, static, backend, unit, database)
     trained = train_gated(
         gated,
         dataset,
@@ -214,6 +216,21 @@ def manifest_of(traced: TracedModule, dataset: Dataset, backend: Backend) -> Man
         output_shape=(1, dataset.class_count),
         versions=dict(backend.target.toolchain),
     )
+
+
+def _stored_prices(
+    path: Path, gated: TracedModule, static: TracedModule, backend: Backend, unit: Unit, database: Path | None
+) -> CostTable:
+    """Measured times differ from run to run: the first ones stay, or no checkpoint would ever fit again."""
+    key = {"network": gated.state_hash(), "unit": unit, "target": backend.target.fingerprint()}
+    if path.is_file():
+        found = json.loads(path.read_bytes())
+        if found["key"] == key:
+            return CostTable.from_json(found["table"])
+    table = price_gated(gated, static, backend, unit, database=database)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, (json.dumps({"key": key, "table": table.to_json()}, indent=1) + "\n").encode())
+    return table
 
 
 def _dispatch_cost(
