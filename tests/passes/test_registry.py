@@ -54,7 +54,7 @@ def test_listing_imports_no_pass() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "'cut', 'dead-code', 'fold-batch-norm', 'head'" in done.stdout
+    assert "'cut', 'dead-code', 'fold-batch-norm', 'gate', 'head'" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["cut", "dead-code", "fold-batch-norm", "gate", "head", "simplify"])
