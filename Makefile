@@ -22,7 +22,7 @@ demo: $(STAMP) ## Trim EfficientNet-Lite0 to half its latency on handwritten dig
 		--trials 10 --epochs 4 --out build/demo
 
 test: $(STAMP) ## Run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) ## Lint, format check, strict types
 	$(BIN)/ruff check .

@@ -43,50 +43,38 @@ OUT = HERE / "results" / "artefact_speed.json"
 BUILD = HERE.parent / "build" / "artefact_speed"
 
 
-class _OutOfTimeError(Exception):
-    """The minutes of a network are over; records are kept."""
-
-
 def slug(name: str, threads: int) -> str:
     """Name of the files of a network and thread count."""
     return f"{name.replace(' ', '-')}-{threads}"
 
 
 def tune_within(backend: Backend, network: TracedModule, build: Path, *, trials: int, minutes: float) -> dict[str, Any]:
-    """Tune with more and more trials a kernel until they or the minutes are over; every kernel gets some first.
+    """Tune until trials bring nothing any more, or `trials` a kernel or the minutes are over.
 
     Minutes of earlier runs count: they stand in ``build/minutes``, beside the records that they went into.
     """
-    database, account = build / "tuning", build / "minutes" / f"{slug(network.name, backend.target.threads)}.json"
+    account = build / "minutes" / f"{slug(network.name, backend.target.threads)}.json"
     before: float = json.loads(account.read_text()) if account.exists() else 0.0
-    started, measured, failed, finished = time.monotonic(), 0, 0, False
+    started = time.monotonic()
     account.parent.mkdir(parents=True, exist_ok=True)
 
     def spent() -> float:
         return before + (time.monotonic() - started) / 60
 
-    def watch(_done: int, _total: int, _what: str) -> None:
-        atomic_write(account, json.dumps(spent()).encode())
-        if spent() > minutes:
-            raise _OutOfTimeError
-
-    step = min(trials, 1)
-    while step:
-        try:
-            report = backend.tune(network, trials=step, database=database, progress=watch)
-        except _OutOfTimeError:
-            break
-        measured, failed = measured + report.trials, failed + report.failed_trials
-        finished = step == trials
-        if finished:
-            break
-        step = min(4 * step, trials)
+    report = backend.tune(
+        network,
+        trials=trials,
+        database=build / "tuning",
+        minutes=max(minutes - before, 1e-3),
+        progress=lambda *_: atomic_write(account, json.dumps(spent()).encode()),
+    )
+    atomic_write(account, json.dumps(spent()).encode())
     return {
         "minutes": spent(),
-        "trials_per_kernel": step,
-        "trials": measured,
-        "failed_trials": failed,
-        "finished": finished,
+        "trials_per_kernel": trials,
+        "trials": report.trials,
+        "failed_trials": report.failed_trials,
+        "finished": report.trials_left == 0,
     }
 
 

@@ -29,7 +29,7 @@ def warm_start(name: str, build: Path, *, trials: int, others_trials: int = 4) -
         shutil.rmtree(folder, ignore_errors=True)
     relatives = [other for other in NAMES if other.split()[0] != name.split(maxsplit=1)[0]]
     for other in relatives:
-        backend.tune(traced_network(other), trials=others_trials, database=warm)
+        backend.tune(traced_network(other), trials=others_trials, database=warm, seeds=False)
     steps: dict[str, list[dict[str, Any]]] = {
         "cold": _steps(backend, network, cold, trials),
         "warm": _steps(backend, network, warm, trials),
@@ -56,7 +56,7 @@ def _steps(backend: Backend, network: TracedModule, database: Path, trials: int)
     rows: list[dict[str, Any]] = [{"trials": 0, "timer": backend.compile(network, database=database).timer()}]
     step, spent = 1, 0
     while True:
-        spent += backend.tune(network, trials=step, database=database).trials
+        spent += backend.tune(network, trials=step, database=database, seeds=False).trials
         rows.append({"trials": spent, "timer": backend.compile(network, database=database).timer()})
         if step >= trials:
             return rows

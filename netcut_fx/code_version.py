@@ -15,7 +15,8 @@ def sources_digest(names: Sequence[str], *, package: Path | None = None) -> str:
     Parameters
     ----------
     names : sequence of str
-        Paths relative to the package, such as ``"passes/head.py"``; their order does not matter.
+        Paths relative to the package, such as ``"passes/head.py"``; ``"backends/tvm/"`` stands for all Python files
+        below that folder. Their order does not matter.
     package : Path, optional
         Folder that they are relative to; this package by default.
 
@@ -25,8 +26,13 @@ def sources_digest(names: Sequence[str], *, package: Path | None = None) -> str:
         If one does not exist.
     """
     folder = Path(__file__).parent if package is None else package
+    files: set[str] = set()
+    for name in names:
+        below = list((folder / name).rglob("*.py")) if name.endswith("/") else [folder / name]
+        # A folder without sources is a wrong name: reading it as a file fails.
+        files.update(path.relative_to(folder).as_posix() for path in below or [folder / name])
     digest = hashlib.sha256()
-    for name in sorted(set(names)):
+    for name in sorted(files):
         data = (folder / name).read_bytes()
         digest.update(f"{name}:{len(data)};".encode())
         digest.update(data)

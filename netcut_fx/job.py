@@ -189,14 +189,14 @@ class Job:
                 progress=progress_of(self.reporter),
             )
             self._reused = report.searched == 0
+            for note in report.notes:
+                self.reporter.note(note)
             if report.failed_trials:
                 self.reporter.note(f"{report.failed_trials} of {report.trials} schedules failed to build or run")
 
     def _warn_untuned(self, naive: Sequence[str]) -> None:
         if naive:
-            self.reporter.note(
-                f"{len(naive)} kernels have no tuning record and run as naive loops: {', '.join(naive[:5])}"
-            )
+            self.reporter.note(f"{len(naive)} kernels have no tuning record and run untuned: {', '.join(naive[:5])}")
 
     def _measure_until_met(
         self,

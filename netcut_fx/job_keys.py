@@ -16,12 +16,12 @@ from netcut_fx.text import to_text
 FEATURE_SOURCES = (
     *("features.py", "layout.py", "preprocess.py", "data.py", "passes/head.py"),
     *("tracing.py", "symbolic.py", "exporting.py", "exported_graph.py", "leaf_rules.py", "modes.py"),
-    *("mode_merging.py", "fixed_values.py"),
+    *("mode_merging.py", "fixed_values.py", "opaque_calls.py", "example_inputs.py", "operation_kinds.py"),
     *("pooling.py", "channel_axis.py", "class_token.py"),
 )
 TIMING_SOURCES = (
-    *("measure.py", "profiling.py", "backends/tvm/lower.py", "backends/tvm/module.py", "backends/tvm/tune_worker.py"),
-    *("passes/fold_batch_norm.py", "passes/simplify.py"),
+    *("measure.py", "profiling.py", "backends/tvm/"),
+    *("passes/fold_batch_norm.py", "passes/simplify.py", "passes/padding.py", "passes/no_ops.py"),
 )
 
 

@@ -46,9 +46,9 @@ class Manifest:
     labels : tuple of str
         Class names in the order of the logits.
     input_shape : tuple of int
-        ``(1, channels, height, width)``.
+        ``(batch, channels, height, width)``: the library computes so many images at a time.
     output_shape : tuple of int
-        ``(1, classes)``.
+        ``(batch, classes)``.
     frontier : str
         Where the network was cut; ``""`` for the uncut one.
     head, estimate, measurement, accuracy, versions : mapping
@@ -75,10 +75,14 @@ class Manifest:
     created_by: str = "netcut_fx"
 
     def __post_init__(self) -> None:
-        if len(self.input_shape) != 4 or self.input_shape[0] != 1 or min(self.input_shape) < 1:
-            raise BadBundle(f"input_shape {self.input_shape} is not (1, channels, height, width) in {MANIFEST_FILE}")
-        if len(self.output_shape) != 2 or self.output_shape[0] != 1:
-            raise BadBundle(f"output_shape {self.output_shape} is not (1, classes) in {MANIFEST_FILE}")
+        if len(self.input_shape) != 4 or min(self.input_shape) < 1:
+            raise BadBundle(
+                f"input_shape {self.input_shape} is not (batch, channels, height, width) in {MANIFEST_FILE}"
+            )
+        if len(self.output_shape) != 2 or self.output_shape[0] != self.input_shape[0]:
+            raise BadBundle(
+                f"output_shape {self.output_shape} is not ({self.input_shape[0]}, classes) in {MANIFEST_FILE}"
+            )
         if self.preprocess.size != self.input_shape[2:]:
             raise BadBundle(
                 f"preprocess makes images of {self.preprocess.size}, the network reads {self.input_shape[2:]}: "
@@ -93,6 +97,11 @@ class Manifest:
     def threads(self) -> int:
         """Threads that the library was tuned and measured with."""
         return self.target.threads
+
+    @property
+    def batch(self) -> int:
+        """Images that the library computes at a time."""
+        return self.input_shape[0]
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object, without the seal."""

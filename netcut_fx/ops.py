@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -77,7 +77,7 @@ def _lower(traced: TracedModule) -> LoweredProgram:
             lowered.update(zip(call.outputs, results, strict=False))
             found.extend(part)
     outputs = tuple(lowered.get(value, value) for value in aten.outputs)
-    alive = _without_dead(found, outputs)
+    alive = _join_padding(_without_dead(found, outputs), outputs)
     by_node: dict[str, list[Primitive]] = {}
     for primitive in alive:
         by_node.setdefault(primitive.node_name, []).append(primitive)
@@ -105,6 +105,24 @@ def _opaque(step: Step, arguments: Any) -> tuple[Value, ...]:
     specs = [(v.shape, v.dtype) for v in step.call.outputs]
     # At least one operation per element written: a lower bound, since nothing is known.
     return step.emit_many(name, name, Pattern.OPAQUE, inputs, specs, flops=sum(v.numel for v in step.call.outputs))
+
+
+def _join_padding(found: list[Primitive], outputs: tuple[Value, ...]) -> list[Primitive]:
+    """Let 2-d convolutions add the zeros around what only they read, as the backend does."""
+    readers: dict[Value, list[Primitive]] = {}
+    for primitive in found:
+        for value in primitive.inputs:
+            readers.setdefault(value, []).append(primitive)
+    joined: dict[Primitive, Primitive] = {}
+    for padding in found:
+        (padded,) = padding.outputs if padding.adds_zeros else (None,)
+        reader = readers.get(padded, []) if padded is not None and padded not in outputs else []
+        if len(reader) == 1 and reader[0].op == "conv2d" and reader[0].inputs[0] is padded:
+            joined[reader[0]] = padding
+    gone = set(joined.values())
+    return [
+        replace(p, inputs=(joined[p].inputs[0], *p.inputs[1:])) if p in joined else p for p in found if p not in gone
+    ]
 
 
 def _without_dead(found: list[Primitive], outputs: tuple[Value, ...]) -> list[Primitive]:

@@ -123,9 +123,9 @@ def _candidate(job: Finished, frontier: Frontier) -> Json:
 
 
 def _untuned(job: Finished) -> list[str]:
-    """A line for the kernels of the chosen network that run as naive loops, if there are any."""
+    """A line for the kernels of the chosen network that run untuned, if there are any."""
     names = [k.name for k in job.compiled.kernels if not k.tuned]
-    return [f"{len(names)} kernels have no tuning record and run as naive loops: {', '.join(names)}"] if names else []
+    return [f"{len(names)} kernels have no tuning record and run untuned: {', '.join(names)}"] if names else []
 
 
 def _validated(job: Finished, name: str) -> str:

@@ -32,7 +32,7 @@ from netcut_fx.vm_threads import own_thread_pool
 #: One image: an array (H, W, 3), (H, W, 1) or (H, W) of uint8, a Pillow image, or the path of an image file.
 ImageLike = NDArray[np.uint8] | Image.Image | Path | str
 
-# So many images are resized and normalised at a time: memory stays bounded, and Ctrl-C is heard in between.
+# About so many images are resized and normalised at a time: memory stays bounded, and Ctrl-C is heard in between.
 _CHUNK = 32
 
 _T = TypeVar("_T")
@@ -82,6 +82,8 @@ class Runtime:
             raise TargetMismatch(f"cannot load the bundle {bundle.folder}: {error}") from error
         self._bundle = bundle
         self._threads = min(target.threads, usable_cores())
+        # Whole batches: only the last one is computed with images missing.
+        self._chunk = bundle.manifest.batch * max(1, _CHUNK // bundle.manifest.batch)
         self._ffi: Any = load_runtime(bundle)
         self._closed = False
         self._pool: ThreadPoolExecutor | None = None
@@ -115,7 +117,8 @@ class Runtime:
         ----------
         images : array, Pillow image, path, or a sequence of these
             uint8 (N, H, W, 3), (N, H, W, 1) or (N, H, W), one image (H, W, 3), (H, W, 1) or (H, W), or a sequence of
-            images that may differ in size. None at all (N = 0) gives an empty prediction.
+            images that may differ in size. None at all (N = 0) gives an empty prediction. N may be any number: they
+            are computed in batches of `manifest.batch`, the last one filled up where there are too few.
 
         Raises
         ------
@@ -132,11 +135,11 @@ class Runtime:
         preprocess = self.manifest.preprocess
         if isinstance(images, np.ndarray) and len(images) == 0:
             preprocess.resize(images)  # says what is wrong with type or shape, also where there is no image
-        for start in range(0, len(images), _CHUNK):
-            chunk = images[start : start + _CHUNK]
+        for start in range(0, len(images), self._chunk):
+            chunk = images[start : start + self._chunk]
             if not isinstance(chunk, np.ndarray):
                 chunk = np.stack([_resized(preprocess, image, start + i) for i, image in enumerate(chunk)])
-            logits[start : start + _CHUNK] = self._run(preprocess(chunk))
+            logits[start : start + self._chunk] = self._run(preprocess(chunk))
         bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
         if bad.size:
             raise NetcutError(
@@ -170,7 +173,7 @@ class Runtime:
             raise DataError(f"inputs are {found}, expected a float32 array; convert them with .astype('float32')")
         if inputs.ndim != 4 or inputs.shape[1:] != wanted:
             raise DataError(f"inputs have shape {inputs.shape}, the network reads (N, {', '.join(map(str, wanted))})")
-        parts = [self._run(inputs[i : i + _CHUNK]) for i in range(0, max(len(inputs), 1), _CHUNK)]
+        parts = [self._run(inputs[i : i + self._chunk]) for i in range(0, max(len(inputs), 1), self._chunk)]
         return np.concatenate(parts)
 
     def warm_up(self, runs: int = 3) -> None:
@@ -178,7 +181,7 @@ class Runtime:
         self.timer()(runs)
 
     def measure(self, runs: int = 100) -> tuple[float, ...]:
-        """Milliseconds of `runs` single runs of the network alone, without preprocessing, after a warm-up.
+        """Milliseconds of `runs` single runs of the network alone, a batch each, after a warm-up; no preprocessing.
 
         Raises
         ------

@@ -256,7 +256,7 @@ def check_runs_here(target: Target, host: Host | None = None, *, strict: bool = 
         )
     if not strict:
         return
-    anyway = f"{compile_here}, or load it anyway with any_cpu=True"
+    anyway = f"{compile_here}, or load it anyway with any_cpu=True (--any-cpu)"
     if target.cpu_model != host.cpu_model:
         raise TargetMismatch(
             f"it was tuned and measured on {target.cpu_model}, this machine is {host.cpu_model}: it runs, but its "

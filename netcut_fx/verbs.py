@@ -83,7 +83,7 @@ def compile(
     database : path, optional
         Folder of tuning records; shared by all networks.
     progress : callable, optional
-        Called with kernels done, kernels in all, and the name.
+        Called with trials made, trials in all at most, and what is known so far in words.
     """
     backend = tvm_backend(target, threads)
     folder = None if database is None else Path(database)
@@ -94,10 +94,23 @@ def compile(
     return backend.compile(network, database=folder)
 
 
-def tvm_backend(target: str = "native", threads: int = 1) -> Backend:
-    """TVM for `target`; imported here, since most of the package works without it."""
-    from netcut_fx.backends.tvm import TvmBackend
+def tvm_backend(target: str = "native", threads: int = 1, *, links: bool = False) -> Backend:
+    """TVM for `target`; imported here, since most of the package works without it.
 
+    Parameters
+    ----------
+    target : str
+        SPEC, see `netcut_fx.target.parse_target_spec`.
+    threads : int
+        Threads that artefacts use.
+    links : bool
+        What it compiles will be saved: refuse now, before any tuning, if there is nothing to link it with.
+    """
+    from netcut_fx.backends.tvm import TvmBackend
+    from netcut_fx.backends.tvm.toolchain import require_linker
+
+    if links:
+        require_linker()
     return TvmBackend(target, threads)
 
 
@@ -175,7 +188,7 @@ def run(
             name,
             data,
             chosen,
-            backend or tvm_backend(chosen.target, chosen.threads),
+            backend or tvm_backend(chosen.target, chosen.threads, links=True),
             space,
             reporter or Silent(),
         )

@@ -81,11 +81,14 @@ class LoadedNetwork:
             )
 
     def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (N, classes) of inputs (N, channels, height, width), one image at a time."""
+        """Logits (N, classes) of inputs (N, channels, height, width), as many at a time as the library computes."""
         logits = np.empty((len(inputs), self._classes), np.float32)
-        for i, image in enumerate(inputs):
-            self._input[0] = image
-            logits[i] = self._answer()[0]
+        batch = len(self._input)
+        for start in range(0, len(inputs), batch):
+            images = inputs[start : start + batch]
+            # What is left over from earlier images beside too few is computed again, and nobody looks at it.
+            self._input[: len(images)] = images
+            logits[start : start + batch] = self._answer()[: len(images)]
         return logits
 
     def call(self) -> None:

@@ -37,6 +37,17 @@ def fixed_seeds() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compiled network, small enough to be made in a test."""
+    pytest.importorskip("tvm")
+    from tests.tiny_bundle import build_library
+
+    path = tmp_path_factory.mktemp("library") / "lib.so"
+    build_library(path)
+    return path
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """``golden(name, text)`` compares `text` with ``tests/golden/NAME.txt``."""

@@ -180,10 +180,11 @@ def test_a_changed_file_and_its_message(bundle: Path):
         ({"target": {"kind": "llvm"}}, "the target lacks the field 'mcpu'"),
         ({"preprocess": {}}, "preprocess lacks the field 'size'; expected size, mean, std and bgr"),
         (
-            {"input_shape": [2, 3, 8, 8]},
-            "input_shape (2, 3, 8, 8) is not (1, channels, height, width) in manifest.json",
+            {"input_shape": [3, 8, 8]},
+            "input_shape (3, 8, 8) is not (batch, channels, height, width) in manifest.json",
         ),
         ({"output_shape": [5]}, "output_shape (5,) is not (1, classes) in manifest.json"),
+        ({"input_shape": [2, 3, 8, 8]}, "output_shape (1, 5) is not (2, classes) in manifest.json"),
         (
             {"input_shape": [1, 3, 9, 9]},
             "preprocess makes images of (8, 8), the network reads (9, 9): make both equal in manifest.json",

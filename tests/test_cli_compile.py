@@ -196,6 +196,19 @@ def test_bench_on_another_cpu_model_works_when_asked_for(bundle: Path, tmp_path:
     assert json.loads(done.stdout)["measured"]["ms"] > 0
 
 
+def test_without_a_compiler_to_link_with_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tvm")
+    words = ("compile", MODEL, "--input-size", SIZE, "--out", str(tmp_path / "bundle"))
+    for name in ("CXX", "CC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    line = "error: a bundle is linked by a C++ compiler, and {}; install g++, or name a compiler in CXX"
+    assert refused(*words) == line.format("there is none on PATH")
+    monkeypatch.setenv("CXX", "/no/g++")
+    assert refused(*words) == line.format("/no/g++, which CXX or CC names, is not there")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_deadline_below_the_smallest_network_says_what_is_reachable(tmp_path: Path) -> None:
     pytest.importorskip("tvm")
     line = run_refused(tmp_path, **{"deadline-ms": "0.0001", "trials": "0"})

@@ -40,3 +40,17 @@ def test_the_sources_of_a_retraining_are_there() -> None:
     assert len(sources_digest(SOURCES)) == 64
     with pytest.raises(FileNotFoundError, match=r"no_such\.py"):
         sources_digest(["no_such.py"])
+
+
+def test_a_folder_stands_for_all_its_sources(tmp_path: Path) -> None:
+    (tmp_path / "rules" / "deep").mkdir(parents=True)
+    (tmp_path / "rules" / "a.py").write_text("1")
+    (tmp_path / "rules" / "deep" / "b.py").write_text("2")
+    assert sources_digest(["rules/"], package=tmp_path) == sources_digest(
+        ["rules/a.py", "rules/deep/b.py"], package=tmp_path
+    )
+    with pytest.raises(FileNotFoundError):
+        sources_digest(["elsewhere/"], package=tmp_path)
+    before = sources_digest(["rules/"], package=tmp_path)
+    (tmp_path / "rules" / "deep" / "c.py").write_text("")
+    assert sources_digest(["rules/"], package=tmp_path) != before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -101,6 +102,23 @@ def test_each_peer_answers_as_the_bundle(bundle: Path, name: str):
     assert other.relative_error < 1e-4
     assert other.version == peers.version_of(name)
     assert (other.p99_ms, other.flops_share, found.peaks) == (None, None, {})
+
+
+def test_a_bundle_for_several_images_at_a_time(tmp_path: Path):
+    done = netcut(*COMPILE, "--batch", "3", "--out", str(tmp_path / "bundle"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith(" for 3 images")
+    manifest = read_bundle(tmp_path / "bundle").manifest
+    assert (manifest.batch, manifest.input_shape, manifest.output_shape) == (3, (3, 3, 32, 32), (3, 7))
+    installed = [name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)]
+    found = compare([tmp_path / "bundle"], peers=["torch-eager", *installed], rounds=2, runs=4, peak=False)
+    assert [timing.name for timing in found.timings] == ["netcut", "torch-eager", *installed]
+    assert max(timing.relative_error for timing in found.timings) < 1e-4
+    x = torch.randn(7, 3, 32, 32)
+    module = read_program(network_beside(tmp_path / "bundle")).module()
+    with load(tmp_path / "bundle") as runtime, torch.inference_mode():
+        expected = torch.cat([module(x[:3]), module(x[3:6]), module(torch.cat([x[6:], x[:2]]))[:1]])
+        np.testing.assert_allclose(runtime.logits(x.numpy()), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")

@@ -31,30 +31,37 @@ def trn() -> TracedModule:
     return cut(traced, "layer1.0", head=HeadPass(7))
 
 
+@pytest.fixture(scope="module", params=["fx", "export"])
+def either(request: pytest.FixtureRequest) -> TracedModule:
+    """A cut with a head of a network traced on either path."""
+    traced = trace(residual(), torch.zeros(1, 3, 32, 32), name="residual", via=request.param)
+    return cut(traced, "layer1.0", head=HeadPass(7))
+
+
 def images(batch: int) -> torch.Tensor:
     return torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(batch))
 
 
 @pytest.mark.parametrize("dynamic_batch", [False, True])
-def test_a_program_answers_as_the_network(trn: TracedModule, tmp_path: Path, dynamic_batch: bool):
+def test_a_program_answers_as_the_network(either: TracedModule, tmp_path: Path, dynamic_batch: bool):
     out = tmp_path / "new" / "trn.pt2"
-    network_files.write_program(network_files.program_of(trn, dynamic_batch=dynamic_batch), out)
+    network_files.write_program(network_files.program_of(either, dynamic_batch=dynamic_batch), out)
     module = network_files.read_program(out).module()
     for batch in (1, 5) if dynamic_batch else (1,):
-        torch.testing.assert_close(module(images(batch)), trn.graph_module(images(batch)))
+        torch.testing.assert_close(module(images(batch)), either.graph_module(images(batch)))
 
 
 @pytest.mark.parametrize("dynamic_batch", [False, True])
-def test_onnx_runtime_answers_as_torch(trn: TracedModule, tmp_path: Path, dynamic_batch: bool):
+def test_onnx_runtime_answers_as_torch(either: TracedModule, tmp_path: Path, dynamic_batch: bool):
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    program, out = network_files.program_of(trn, dynamic_batch=dynamic_batch), tmp_path / "trn.onnx"
+    program, out = network_files.program_of(either, dynamic_batch=dynamic_batch), tmp_path / "trn.onnx"
     network_files.write_onnx(program, out)
     onnx.checker.check_model(str(out), full_check=True)
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     for batch in (1, 5) if dynamic_batch else (1,):
         (found,) = session.run(None, {session.get_inputs()[0].name: images(batch).numpy()})
-        np.testing.assert_allclose(found, trn.graph_module(images(batch)).detach().numpy(), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(found, either.graph_module(images(batch)).detach().numpy(), rtol=1e-3, atol=1e-5)
     assert network_files.onnx_error(out, program) <= 1e-5
 
 

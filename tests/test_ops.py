@@ -138,8 +138,7 @@ def test_patterns_are_those_of_the_loop_nest() -> None:
     assert pattern(lambda x: x + 1) is Pattern.ELEMENTWISE
     assert pattern(lambda x: x + x.mean((2, 3), keepdim=True)) is Pattern.ELEMENTWISE
     assert pattern(lambda x: x.mean(3, keepdim=True) + x.mean(2, keepdim=True)) is Pattern.BROADCAST
-    assert pattern(lambda x: f.pad(x, (0, 1, 0, 1))) is Pattern.ELEMENTWISE
-    assert pattern(lambda x: f.pad(x, (1, 1))) is Pattern.INJECTIVE
+    assert pattern(lambda x: f.pad(x, (0, 1, 0, 1))) is Pattern.OPAQUE
     assert pattern(lambda x: x[:, :2]) is Pattern.ELEMENTWISE
     assert pattern(lambda x: x[:, 2:]) is Pattern.INJECTIVE
     assert pattern(lambda x: x.sum(1)) is Pattern.REDUCTION

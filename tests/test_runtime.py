@@ -26,7 +26,6 @@ from tests.tiny_bundle import (
     CLASSES,
     LABELS,
     SIZE,
-    build_library,
     reference,
     runtime_library,
     tiny_bundle,
@@ -38,14 +37,6 @@ pytest.importorskip("tvm_ffi")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="bundles hold Linux libraries")
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("tvm")
-    path = tmp_path_factory.mktemp("library") / "lib.so"
-    build_library(path)
-    return path
 
 
 @pytest.fixture(scope="module")

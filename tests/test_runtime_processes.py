@@ -13,7 +13,7 @@ import pytest
 from netcut_fx.errors import SpecError, TargetMismatch
 from netcut_fx.runtime import load
 from netcut_fx.target import detect
-from tests.tiny_bundle import SIZE, build_library, tiny_bundle
+from tests.tiny_bundle import SIZE, tiny_bundle
 
 pytest.importorskip("tvm_ffi")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="bundles hold Linux libraries")
@@ -33,14 +33,6 @@ with load(sys.argv[1], any_cpu=True) as runtime:
     same = all(np.array_equal(runtime.logits(inputs), first) for _ in range(50))
 print(same)
 """
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("tvm")
-    path = tmp_path_factory.mktemp("library") / "lib.so"
-    build_library(path)
-    return path
 
 
 def test_processes_that_serve_at_the_same_time_give_the_same_answers(library: Path, tmp_path: Path):

@@ -72,7 +72,7 @@ KERNELS: dict[str, tuple[nn.Module, tuple[int, ...], bool]] = {
     "rectangle": (nn.Conv2d(8, 16, (1, 5), padding=(0, 2)), (1, 8, 4, 30), True),
     "groups": (nn.Conv2d(64, 64, 3, padding=1, groups=2), image(64, 7), True),
     "narrow groups": (nn.Conv2d(16, 16, 3, padding=1, groups=8), image(16), False),
-    "odd channels": (nn.Conv2d(8, 21, 3, padding=1), image(8), False),
+    "odd channels": (nn.Conv2d(8, 21, 3, padding=1), image(8), True),
     "depthwise": (nn.Conv2d(32, 32, 3, padding=1, groups=32), image(32), True),
     "depthwise, strided": (nn.Conv2d(32, 32, 5, stride=2, padding=2, groups=32), image(32, 13), True),
     "depthwise, dilated": (nn.Conv2d(16, 16, 3, padding=2, dilation=2, groups=16), image(16, 9), True),

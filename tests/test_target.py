@@ -266,7 +266,7 @@ def test_another_cpu_model_is_refused_unless_asked_for():
     assert str(error.value) == (
         "it was tuned and measured on AMD EPYC 9354 (family 25, model 17, stepping 1), this machine is AMD EPYC 7742 "
         "(family 23, model 49, stepping 0): it runs, but its measured ms does not hold here; compile it again on this "
-        "machine, or load it anyway with any_cpu=True"
+        "machine, or load it anyway with any_cpu=True (--any-cpu)"
     )
     check_runs_here(TARGET, other, strict=False)
 

@@ -24,7 +24,7 @@ import sys
 import tvm
 from tvm import relax, s_tir
 b = relax.BlockBuilder()
-x = relax.Var("x", relax.TensorType((1, 3, {SIZE}, {SIZE}), "float32"))
+x = relax.Var("x", relax.TensorType((int(sys.argv[2]), 3, {SIZE}, {SIZE}), "float32"))
 p = [relax.Var(f"p{{i}}", relax.TensorType(s, "float32")) for i, s in enumerate(
     [({CHANNELS}, 3, 3, 3), ({CHANNELS}, {CLASSES}), (1, {CLASSES})])]
 with b.function("main", [x, *p]):
@@ -41,9 +41,9 @@ tvm.compile(schedule.mod, target=tvm.target.Target({{"kind": "llvm", "num-cores"
 """
 
 
-def build_library(path: Path) -> None:
-    """Compile the network with TVM."""
-    subprocess.run([sys.executable, "-c", BUILD, str(path)], check=True, timeout=300)
+def build_library(path: Path, batch: int = 1) -> None:
+    """Compile the network with TVM, for so many images at a time."""
+    subprocess.run([sys.executable, "-c", BUILD, str(path), str(batch)], check=True, timeout=300)
 
 
 def runtime_library() -> Path:
@@ -70,15 +70,15 @@ def reference(params: dict[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
     return answer @ matrix + bias
 
 
-def tiny_manifest(target: Target | None = None) -> Manifest:
+def tiny_manifest(target: Target | None = None, batch: int = 1) -> Manifest:
     """What the bundle says about itself."""
     return Manifest(
         name="tiny",
         target=detect("native", 1) if target is None else target,
         preprocess=Preprocess.named((SIZE, SIZE), "imagenet"),
         labels=LABELS,
-        input_shape=(1, 3, SIZE, SIZE),
-        output_shape=(1, CLASSES),
+        input_shape=(batch, 3, SIZE, SIZE),
+        output_shape=(batch, CLASSES),
         frontier="conv",
         head={"kind": "linear"},
         estimate={"ms": 0.1, "low_ms": None, "high_ms": None},
@@ -86,7 +86,7 @@ def tiny_manifest(target: Target | None = None) -> Manifest:
     )
 
 
-def tiny_bundle(folder: Path, library: Path, *, target: Target | None = None, seed: int = 0) -> Path:
+def tiny_bundle(folder: Path, library: Path, *, target: Target | None = None, seed: int = 0, batch: int = 1) -> Path:
     """Write a bundle around a library that `build_library` made."""
     report = folder.parent / f"{folder.name}-report.html"
     report.write_text("<!doctype html><title>tiny</title>")
@@ -95,6 +95,6 @@ def tiny_bundle(folder: Path, library: Path, *, target: Target | None = None, se
         library=library,
         runtime_library=runtime_library(),
         params=weights(seed),
-        manifest=tiny_manifest(target),
+        manifest=tiny_manifest(target, batch),
         report=report,
     )

@@ -28,7 +28,8 @@ class CompiledKernel:
     key : str
         `cost_models.Kernel.key` of the workload.
     tuned : bool
-        Whether a tuning record was applied; False means the compiler's naive loop nest runs.
+        Whether a tuning record was applied; False means the first schedule that the backend's rules propose, or the
+        compiler's naive loop nest where they know none.
     """
 
     name: str
@@ -77,6 +78,10 @@ class TuneReport:
         Candidates that did not build or run; they cost their trial, never the run.
     seconds : float
         Wall time.
+    trials_left : int
+        Candidates that a longer budget might still have measured, at most.
+    notes : tuple of str
+        What the user should know: records that were damaged, or cannot be used here.
     """
 
     kernels: int
@@ -84,6 +89,8 @@ class TuneReport:
     trials: int
     failed_trials: int
     seconds: float
+    trials_left: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class CompiledModule(Protocol):
@@ -124,9 +131,21 @@ class Backend(Protocol):
         ...
 
     def tune(
-        self, traced: TracedModule, *, trials: int, database: Path, seed: int = 0, progress: Progress | None = None
+        self,
+        traced: TracedModule,
+        *,
+        trials: int,
+        database: Path,
+        seed: int = 0,
+        progress: Progress | None = None,
+        minutes: float | None = None,
+        seeds: bool = True,
     ) -> TuneReport:
-        """Search for schedules; records go to `database` as they come, those that are there are used."""
+        """Search for schedules; records go to `database` as they come, those that are there are used.
+
+        At most `trials` a kernel, those in `database` included, and at most `minutes`. `progress` gets trials made,
+        trials in all at most, and words. Without `seeds`, records that ship with the package are not taken over.
+        """
         ...
 
     def compile(self, traced: TracedModule, *, database: Path | None = None) -> CompiledModule:

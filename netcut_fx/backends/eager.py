@@ -40,7 +40,15 @@ class EagerBackend:
         return _listed(kernels(traced))
 
     def tune(
-        self, traced: TracedModule, *, trials: int, database: Path, seed: int = 0, progress: Progress | None = None
+        self,
+        traced: TracedModule,
+        *,
+        trials: int,
+        database: Path,
+        seed: int = 0,
+        progress: Progress | None = None,
+        minutes: float | None = None,
+        seeds: bool = True,
     ) -> TuneReport:
         """Nothing to search for."""
         return TuneReport(len({k.key for k in kernels(traced)}), 0, 0, 0, 0.0)

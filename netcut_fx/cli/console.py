@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any, Self
 
 from rich.console import Console
@@ -56,11 +57,16 @@ class ConsoleReporter:
     def progress(self, done: int, total: int, what: str) -> None:
         """Move the bar of the stage."""
         if self._task is not None:
-            self._bars.update(self._task, completed=done, total=total, what=escape(f"{done}/{total} {what}"[:60]))
+            self._bars.update(self._task, completed=done, total=total, what=escape(f"{done}/{total} {what}"[:90]))
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
         self.console.print(f"[yellow]note[/] {escape(text)}")
+
+    def notes(self, texts: Iterable[str]) -> None:
+        """Print several lines above the bar."""
+        for text in texts:
+            self.note(text)
 
     def _close_stage(self) -> None:
         if self._task is None:

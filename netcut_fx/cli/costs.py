@@ -72,7 +72,8 @@ def estimate(
         with ConsoleReporter() as reporter:
             if trials:
                 reporter.stage("tune")
-                backend.tune(whole, trials=trials, database=database, progress=reporter.progress)
+                tuned = backend.tune(whole, trials=trials, database=database, progress=reporter.progress)
+                reporter.notes(tuned.notes)
             reporter.stage("profile")
             evidence = profile_network(backend, whole, database).calibration
         if calibration is not None:
@@ -121,6 +122,7 @@ def compile(
     normalize: Annotated[str | None, typer.Option(help="as for run; stored for the runtime")] = None,
     target: opt.Target = "native",
     threads: opt.Threads = 1,
+    batch: Annotated[int, typer.Option(min=1, help="images that the artefact computes at a time")] = 1,
     trials: opt.Trials = 24,
     database: opt.Database = opt.DEFAULT_DATABASE,
     out: Annotated[
@@ -145,28 +147,28 @@ def compile(
     from netcut_fx.preprocess import Preprocess
 
     check_pool_option(pool)
-    traced = traced_model(model, weights, input_size, None, leaf_module, via)
+    height, width = opt.parse_size(input_size) or opt.DEFAULT_SIZE
+    traced = traced_model(model, weights, None, [f"{batch}x3x{height}x{width}"], leaf_module, via)
     network = cut_if_asked(traced, at, classes, head, pool)
     spec, answer = network.input_specs[0], network.output.meta["spec"]
     if not isinstance(answer, TensorSpec) or len(answer.shape) != 2:
         raise SpecError(
-            f"a bundle serves classes (1, N), but {network.name} returns {answer}; put a head on it with --classes"
+            f"a bundle serves classes ({batch}, N), but {network.name} returns {answer}; put a head on it with "
+            "--classes"
         )
-    height, width = spec.shape[2:]
     preprocess = Preprocess.named((height, width), normalize or recommended_normalize(model) or "imagenet")
     check_replaceable(out.absolute())
-    backend = verbs.tvm_backend(target, threads)
+    backend = verbs.tvm_backend(target, threads, links=True)
     with ConsoleReporter() as reporter:
         if trials:
             reporter.stage("tune")
-            backend.tune(network, trials=trials, database=database, progress=reporter.progress)
+            tuned = backend.tune(network, trials=trials, database=database, progress=reporter.progress)
+            reporter.notes(tuned.notes)
         reporter.stage("compile")
         compiled = backend.compile(network, database=database)
         untuned = [k.name for k in compiled.kernels if not k.tuned]
         if untuned:
-            reporter.note(
-                f"{len(untuned)} kernels have no tuning record and run as naive loops: {', '.join(untuned[:5])}"
-            )
+            reporter.note(f"{len(untuned)} kernels have no tuning record and run untuned: {', '.join(untuned[:5])}")
         measured = Stopwatch().measure_timer(compiled.timer())
         with tempfile.TemporaryDirectory() as scratch:
             files = compiled.save(Path(scratch))
@@ -192,4 +194,4 @@ def compile(
     if as_json:
         opt.print_json({"bundle": str(out), "measured": measured.to_json(), "untuned_kernels": untuned})
     else:
-        print(f"{out}: {measured}")
+        print(f"{out}: {measured}{f' for {batch} images' if batch > 1 else ''}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from netcut_fx.cli.options import parse_size
+from netcut_fx.cli.options import DEFAULT_SIZE, parse_size
 from netcut_fx.errors import SpecError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def traced_model(
     from netcut_fx.model_spec import load_model
     from netcut_fx.tracing import trace
 
-    height, width = parse_size(input_size) or (224, 224)
+    height, width = parse_size(input_size) or DEFAULT_SIZE
     if inputs and input_size is not None:
         raise SpecError("--input-size is for one image; give either that or --input")
     check_via(via)

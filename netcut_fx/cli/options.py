@@ -21,7 +21,7 @@ Granularity = Annotated[str, typer.Option(help="where cuts are looked for: block
 MaxWidth = Annotated[int, typer.Option(help="how many tensors may cross a cut")]
 Target = Annotated[str, typer.Option(help="native, 'llvm -mcpu=NAME' or cuda")]
 Threads = Annotated[int, typer.Option(help="threads that the artefact uses")]
-Trials = Annotated[int, typer.Option(help="schedules tried per kernel; 0 leaves kernels as naive loops")]
+Trials = Annotated[int, typer.Option(help="schedules tried per kernel; 0 takes the first that our rules propose")]
 Database = Annotated[Path, typer.Option(help="folder of tuning records, shared by all networks")]
 Classes = Annotated[int, typer.Option(help="classes of the new head")]
 Head = Annotated[str, typer.Option(help="head to put on the cut: netcut or linear")]
@@ -57,6 +57,8 @@ Input = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
 
 DEFAULT_DATABASE = Path("build/tuning")
+#: Height and width of the images of a network, where nothing is said.
+DEFAULT_SIZE = (224, 224)
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -24,7 +24,7 @@ class Served(Protocol):
     """A network that answers; its input stays where it is between calls, as a device's would."""
 
     def answer(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits of one input of the network's shape."""
+        """Logits of one batch of images, of the network's shape."""
         ...
 
     def call(self) -> object:
@@ -102,9 +102,8 @@ class OnnxRuntime:
         options = runtime.SessionOptions()
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads  # the calling thread is one of them
         options.inter_op_num_threads = 1
-        # The calling thread is one of them and has its core already.
         options.log_severity_level = 3
         for dimension, size in zip(_open_dimensions(network), shape, strict=False):
             if dimension:

@@ -80,6 +80,11 @@ class PinnedProcess:
             raise BackendError(f"the process of {self.name} ended ({self._last_words()}); leave it out and try again")
         self._signal(stop=True)
         reply = cast("dict[str, Any]", json.loads(line))
+        if "failure" in reply:
+            raise BackendError(
+                f"{self.name} fails ({reply['failure']}); leave it out, or give the network that the bundle was "
+                "compiled from with --network"
+            )
         if "error" in reply:
             kind = getattr(errors, str(reply["error"]), NetcutError)
             raise kind(reply["text"])

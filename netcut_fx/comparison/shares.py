@@ -24,7 +24,11 @@ class Peak:
     bytes_per_s: float
 
     def least_ms(self, flops: int, size: int) -> float:
-        """The roofline: no kernel with so many operations and bytes from memory takes less."""
+        """The roofline: no kernel with so many operations and bytes from memory takes less.
+
+        Operations are those of the network. An algorithm that does with fewer, as Winograd's for 3x3 convolutions, may
+        take less, and reach more than the whole of the peak.
+        """
         return 1e3 * max(flops / self.flops_per_s, size / self.bytes_per_s)
 
     def to_json(self) -> dict[str, float]:
@@ -50,6 +54,8 @@ class KernelShare:
         What it takes beyond the roofline, at least zero.
     tuned : bool or None
         Whether a tuning record was applied.
+    output : str
+        Shape of what it computes, ``""`` if the manifest does not tell.
     """
 
     name: str
@@ -59,6 +65,7 @@ class KernelShare:
     flops_share: float | None
     lost_ms: float | None
     tuned: bool | None
+    output: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -98,6 +105,12 @@ def kernel_shares(
                 None if peak is None or flops is None else flops / (ms * 1e-3) / peak.flops_per_s,
                 None if peak is None or flops is None or size is None else max(0.0, ms - peak.least_ms(flops, size)),
                 row.get("tuned"),
+                _output_shape(row.get("key", "")),
             )
         )
     return tuple(found)
+
+
+def _output_shape(key: str) -> str:
+    """Of `cost_models.kernel.kernel_key`: operations, inputs, outputs and type of a kernel."""
+    return key.partition("->")[2].partition("|")[0]

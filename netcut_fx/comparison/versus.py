@@ -151,10 +151,15 @@ def compare(
         files = peer_files(names, network, read[0], Path(scratch))
         inputs = Path(scratch) / "inputs.npy"
         shape = read[0].manifest.input_shape
-        numbers = np.random.default_rng(0).standard_normal((_ANSWERS, *shape[1:]), dtype=np.float32)
+        numbers = np.random.default_rng(0).standard_normal((_ANSWERS, *shape), dtype=np.float32)
         np.save(inputs, numbers, allow_pickle=False)
         with _serve_bundle(read[0], any_cpu, _cores(read[0].manifest.threads)) as first:
             expected = _answers(first, inputs)
+        if not np.isfinite(expected).all():
+            raise BackendError(
+                f"the bundle {read[0].folder} answers NaN or infinity to random images: its weights are damaged; "
+                "compile the network again"
+            )
         for i, count in enumerate(counts):
             cores = _cores(count)
             with ExitStack() as stack:
@@ -221,8 +226,13 @@ def _checked(process: PinnedProcess, answers: NDArray[np.float32], expected: NDA
     """The relative error of answers, if it is small."""
     if answers.shape != expected.shape:
         raise BackendError(
-            f"{process.name} answers {answers.shape}, the bundle {expected.shape}: the network is another one; give "
-            "the one that the bundle was compiled from with --network"
+            f"{process.name} answers {answers.shape[1:]}, the bundle {expected.shape[1:]}: the network is another one; "
+            "give the one that the bundle was compiled from with --network"
+        )
+    if not np.isfinite(answers).all():
+        raise BackendError(
+            f"{process.name} answers NaN or infinity where the bundle answers numbers; leave it out, or give the "
+            "network that the bundle was compiled from with --network"
         )
     error = float(np.abs(answers - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
     if not error <= TOLERANCE:

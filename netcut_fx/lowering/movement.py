@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from netcut_fx.lowering.step import Shape, Step
@@ -10,6 +11,8 @@ from netcut_fx.lowering.values import Pattern, Primitive, Value
 
 #: TVM keeps larger fills out of its constants.
 _MAX_FOLDED_NUMEL = 1024
+#: Dimensions of a batch of images, and paddings of their planes.
+_IMAGES, _PLANE = 4, 4
 #: How torch writes a slice without end.
 _NO_END = 2**63 - 1
 
@@ -107,10 +110,13 @@ def index(step: Step, x: Value, indices: Sequence[Value | None]) -> Any:
     return take(step, x, given[0]) if len(given) == 1 else NotImplemented
 
 
-def pad(step: Step, x: Value, widths: Shape, *rest: Any) -> Value:
-    """Lower padding with a constant; behind the data only, it keeps the indices."""
-    pattern = Pattern.INJECTIVE if any(widths[0::2]) else Pattern.ELEMENTWISE
-    return step.move("pad", x, step.out.shape, pattern, is_view=not any(widths))
+def pad(step: Step, x: Value, widths: Shape, value: float = 0.0, *rest: Any) -> Value:
+    """Lower padding with a constant, which the backend fuses with nothing; `widths` has the last dimension first."""
+    result = step.move("pad", x, step.out.shape, Pattern.OPAQUE, is_view=not any(widths))
+    around_images = len(x.shape) == _IMAGES and len(widths) <= _PLANE and min(widths, default=0) >= 0
+    if around_images and any(widths) and value == 0:
+        step.primitives[-1] = replace(step.primitives[-1], adds_zeros=True)
+    return result
 
 
 def concatenate(step: Step, tensors: Sequence[Value], *rest: Any) -> Value:

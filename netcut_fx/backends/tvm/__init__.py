@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from netcut_fx.backends.base import CompiledKernel, Progress, TuneReport
+from netcut_fx.backends.tvm.database import mark_used
 from netcut_fx.backends.tvm.lower import LoweredModule, lower
 from netcut_fx.backends.tvm.module import TvmModule, compile_lowered
 from netcut_fx.backends.tvm.records import records_folder
 from netcut_fx.backends.tvm.toolchain import resolve_target
 from netcut_fx.backends.tvm.tune import tune
+from netcut_fx.backends.tvm.tune_status import KernelStatus, network_status
 from netcut_fx.errors import BackendError
 from netcut_fx.graph import TracedModule
 from netcut_fx.target import Target
@@ -43,16 +46,41 @@ class TvmBackend:
         return [CompiledKernel(call.function, call.key, False) for call in self._lower(traced).calls]
 
     def tune(
-        self, traced: TracedModule, *, trials: int, database: Path, seed: int = 0, progress: Progress | None = None
+        self,
+        traced: TracedModule,
+        *,
+        trials: int,
+        database: Path,
+        seed: int = 0,
+        progress: Progress | None = None,
+        minutes: float | None = None,
+        seeds: bool = True,
     ) -> TuneReport:
-        """Search for schedules of all kernels of `traced`; `trials` candidates each, records that exist count."""
+        """Search for schedules of all kernels of `traced`; see `netcut_fx.backends.base.Backend.tune`."""
         if trials < 0:
             raise BackendError(f"trials must be 0 or more, got {trials}")
-        return tune(self._lower(traced), self.target, trials=trials, database=database, seed=seed, progress=progress)
+        if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
+            raise BackendError(f"minutes must be above 0, got {minutes}")
+        return tune(
+            self._lower(traced),
+            self.target,
+            trials=trials,
+            database=database,
+            seed=seed,
+            progress=progress,
+            minutes=minutes,
+            seeds=seeds,
+        )
+
+    def tuning_status(self, traced: TracedModule, *, trials: int, database: Path) -> tuple[KernelStatus, ...]:
+        """Which kernels of `traced` are tuned, their share of its time, and what `tune` would still do."""
+        return network_status(self._lower(traced), self.target, trials=trials, database=database)
 
     def compile(self, traced: TracedModule, *, database: Path | None = None) -> TvmModule:
         """Compile `traced` with the best records of `database`."""
         records = None if database is None else records_folder(database, self.target)
+        if records is not None:
+            mark_used(records)
         shapes = [spec.shape for spec in traced.input_specs]
         return compile_lowered(self._lower(traced), self.target, records, *shapes)
 

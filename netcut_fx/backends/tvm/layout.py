@@ -8,12 +8,17 @@ takes and returns, and what is viewed in another shape, stays as it is: kernels 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from netcut_fx.backends.tvm.schedules.axes import KernelAxes, channels_last, kernel_axes, moves
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.schedules.packing import Packing, weight_packing
+from netcut_fx.backends.tvm.schedules.padding import apart, pad_channels, padded_buffers
+from netcut_fx.backends.tvm.schedules.products import pad_product
+from netcut_fx.backends.tvm.schedules.row_wise import pad_sums
+from netcut_fx.backends.tvm.schedules.winograd import Winograd, winograd_weights
+from netcut_fx.backends.tvm.schedules.winograd_nests import with_winograd
 from netcut_fx.backends.tvm.toolchain import import_tvm
 
 
@@ -55,7 +60,7 @@ class _Layout:
         self.fixed: set[Any] = {*self.main.params}
         #: Channel dimension of the others.
         self.axis: dict[Any, int] = {}
-        self.packed: dict[tuple[Any, Packing], Any] = {}
+        self.packed: dict[tuple[Any, Packing | Winograd], Any] = {}
         self.kernels: dict[tuple[str, tuple[Packing | None, ...], tuple[int | None, ...]], Any] = {}
 
     def run(self) -> tuple[Any, list[Any]]:
@@ -74,6 +79,8 @@ class _Layout:
             value = binding.value
             if isinstance(value, relax.Call) and value.op.name == "relax.call_tir":
                 arguments = list(value.args[1].fields)
+                # Constants that folding left are no weights that could be given in another order.
+                self.fixed.update(a for a in arguments if not isinstance(a, relax.Var))
                 function = self.module[value.args[0]]
                 outputs = len(function.params) - len(arguments)
                 # Several results keep their order: they are told apart by their place in a tuple.
@@ -111,13 +118,42 @@ class _Layout:
                         self.axis[operand] = dimension
                         changed = True
 
-    def packing(self, operand: Any) -> Packing | None:
-        """New order of a tensor of `main`; None where it keeps the one it has."""
+    def packing(self, operand: Any, longer: tuple[int, int] | None) -> Packing | None:
+        """New order of a tensor of `main`, a dimension of it longer; None where nothing changes."""
+        if operand in self.weights and longer is not None:
+            return Packing(channels_last(len(_shape(operand)), longer[0]), extent=longer[1])
         dimension = None if operand is None else self.axis.get(operand)
         if dimension is None:
             return None
         shape = _shape(operand)
-        return Packing(channels_last(len(shape), dimension)) if moves(shape, dimension) else None
+        if longer is None and not moves(shape, dimension):
+            return None
+        return Packing(channels_last(len(shape), dimension), extent=0 if longer is None else longer[1])
+
+    def padded(self, call: _Call) -> tuple[_Call, dict[Any, tuple[int, int]]]:
+        """The call of a kernel whose channels are padded to whole vectors, and those of its buffers that are longer."""
+        buffers = dict(zip(call.function.params, call.operands, strict=True))
+        weights = frozenset(b for b, operand in buffers.items() if operand in self.weights)
+        fixed = {b for b, o in buffers.items() if o not in self.axis and b not in weights}
+        known = {b: self.axis[operand] for b, operand in buffers.items() if operand in self.axis}
+        function, axes = call.function, call.axes
+        longer = padded_buffers(axes, known, self.machine)
+        if not longer:
+            if axes.contraction is None:
+                function = pad_sums(pad_product(function, self.machine), self.machine)
+            return replace(call, function=function), {}
+        if fixed & longer.keys():
+            function = apart(function, axes.stages, fixed & longer.keys())
+            axes = kernel_axes(function, weights)
+            longer = padded_buffers(axes, known, self.machine)
+        if axes.contraction is not None and axes.contraction.is_grouped:
+            longer.pop(axes.contraction.weight.buffer, None)
+        longer = {buffer: change for buffer, change in longer.items() if buffer not in fixed}
+        old = list(function.params)
+        function = pad_channels(function, axes.stages, longer)
+        weights = frozenset(p for b, p in zip(old, function.params, strict=True) if b in weights)
+        changes = {p: longer[b] for b, p in zip(old, function.params, strict=True) if b in longer}
+        return _Call(function, kernel_axes(function, weights), call.operands), changes
 
     def rebuild(self) -> tuple[Any, list[Any]]:
         from tvm import relax
@@ -144,14 +180,20 @@ class _Layout:
         """The call of the kernel that reads and writes the new orders."""
         from tvm import relax
 
-        pack = None if call.axes.contraction is None else weight_packing(call.axes.contraction, self.machine)
+        call, longer = self.padded(call)
+        found = call.axes.contraction
+        weight = None if found is None else found.weight.buffer
+        faster = None if found is None or weight in longer else winograd_weights(found, self.machine)
+        pack = None if found is None or faster else weight_packing(found, self.machine)
         packings: list[Packing | None] = []
         arguments: list[Any] = []
         for buffer, operand in zip(call.function.params, call.operands, strict=True):
-            order = self.packing(operand)
-            if call.axes.contraction is not None and buffer.same_as(call.axes.contraction.weight.buffer):
-                order = pack
+            order = self.packing(operand, longer.get(buffer))
+            is_weight = weight is not None and buffer.same_as(weight)
+            if is_weight:
+                order = pack if pack is None or buffer not in longer else replace(pack, extent=longer[buffer][1])
             packings.append(order)
+            order = faster if is_weight and faster else order
             arguments.append(self.weight(operand, order) if operand in self.weights else operand)
         inputs = len(value.args[1].fields)
         name = str(value.args[0].name_hint)
@@ -159,6 +201,9 @@ class _Layout:
         key = (name, tuple(packings), dimensions)
         if key not in self.kernels:
             function = reorder(call.function, call.axes, key[1], dimensions)
+            if faster is not None:
+                function = with_winograd(function, weight, faster)
+            function = narrow_indices(function)
             self.kernels[key] = self.builder.add_func(function, name)
         out = value.ty_args[0]
         if hasattr(out, "fields"):
@@ -167,7 +212,7 @@ class _Layout:
             out = relax.TensorType(packings[-1].shape(_shape(call.operands[-1])), str(out.dtype))
         return relax.call_tir(self.kernels[key], relax.Tuple(arguments[:inputs]), out)
 
-    def weight(self, parameter: Any, order: Packing | None) -> Any:
+    def weight(self, parameter: Any, order: Packing | Winograd | None) -> Any:
         from tvm import relax
 
         tvm = import_tvm()
@@ -215,6 +260,16 @@ def reorder(
                     schedule.transform_layout(block, (kind, i), wanted.pop(buffer).index_map())
     assert not wanted, f"kernel {stage_names(axes)} does not touch {[buffer.name for buffer in wanted]}"
     return schedule.mod["main"]
+
+
+def narrow_indices(function: Any) -> Any:
+    """`function` with 32-bit loops: hints at 64-bit ones get lost when TVM narrows them by itself."""
+    tvm = import_tvm()
+    if any(str(p.ty.dtype) == "int64" for p in function.params):
+        # Whole numbers that are data.
+        return function
+    module = tvm.IRModule({"main": function})
+    return tvm.tirx.transform.ForceNarrowIndexToInt32()(module)["main"]
 
 
 def stage_names(axes: KernelAxes) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from cost_models.kernel import kernel_key
+from netcut_fx.backends.tvm.joined_padding import join_padding
 from netcut_fx.backends.tvm.layout import lay_out
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.toolchain import import_tvm, tvm_target
 from netcut_fx.errors import BackendError
 from netcut_fx.graph import TracedModule
-from netcut_fx.ops import normalise_op_name
+from netcut_fx.ops import Pattern, normalise_op_name
 from netcut_fx.passes import prepare_pipeline
 from netcut_fx.target import Target
 
@@ -75,6 +76,7 @@ def lower(traced: TracedModule, target: Target) -> LoweredModule:
             f"TVM cannot import {traced.name}: {reason}; rewrite that operation with ones it knows, or cut before it"
         ) from error
     module, parameters = relax.frontend.detach_params(module)
+    module = join_padding(module)
     with tvm_target(target):
         module = tvm.transform.Sequential(
             [
@@ -83,6 +85,11 @@ def lower(traced: TracedModule, target: Target) -> LoweredModule:
                 transform.LegalizeOps(),
                 transform.LiftTransformParams(),
                 transform.AnnotateTIROpPattern(),
+            ]
+        )(module)
+        module = _fuse_no_padding(module)
+        module = tvm.transform.Sequential(
+            [
                 transform.FoldConstant(),
                 transform.FuseOps(),
                 transform.FuseTIR(),
@@ -98,6 +105,16 @@ def lower(traced: TracedModule, target: Target) -> LoweredModule:
     module, weights = lay_out(module, weights, Machine.of(target))
     calls = (LoweredCall(call.function, key) for call, key in zip(kernel_calls(module), keys, strict=True))
     return LoweredModule(module, weights, tuple(calls))
+
+
+def _fuse_no_padding(module: Any) -> Any:
+    """Leave paddings out of fusion: code for a tile of a convolution that ends in one loses the padded border."""
+    tvm = import_tvm()
+    changed = tvm.IRModule(dict(module.functions.items()), attrs=module.attrs)
+    for var, function in module.functions.items():
+        if normalise_op_name(str(var.name_hint)) == ("pad",):
+            changed[var] = function.with_attr("op_pattern", int(Pattern.OPAQUE))
+    return changed
 
 
 def run_weight_function(module: Any, parameters: list[Any], target: Target) -> list[Any]:

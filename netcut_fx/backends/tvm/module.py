@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,16 @@ import numpy as np
 
 from netcut_fx.backends.base import CompiledKernel, KernelTiming, Profile
 from netcut_fx.backends.tvm.lower import LoweredModule, kernel_calls, run_weight_function
+from netcut_fx.backends.tvm.neighbours import warm_order
 from netcut_fx.backends.tvm.records import open_records
-from netcut_fx.backends.tvm.schedules.candidates import first_schedule
+from netcut_fx.backends.tvm.schedules.candidates import candidates, scheduled
 from netcut_fx.backends.tvm.schedules.machine import Machine
-from netcut_fx.backends.tvm.toolchain import import_tvm, limit_threads, tvm_target
+from netcut_fx.backends.tvm.toolchain import import_tvm, limit_threads, require_linker, tvm_target
+from netcut_fx.backends.tvm.trial_log import Trial, TrialLog
+from netcut_fx.backends.tvm.workload_kinds import workload_of
 from netcut_fx.errors import BackendError
 from netcut_fx.measure import Timer
+from netcut_fx.spec_text import one_line
 from netcut_fx.target import Target
 
 _WARM_UP_ROUNDS = 3
@@ -133,6 +137,7 @@ class TvmModule:
         from safetensors.numpy import save_file
 
         tvm = import_tvm()
+        require_linker()
         folder.mkdir(parents=True, exist_ok=True)
         files = {
             "library": folder / "lib.so",
@@ -145,7 +150,7 @@ class TvmModule:
             raise
         except Exception as error:
             raise BackendError(
-                f"cannot link {files['library']}: {' '.join(str(error).split())[:200]}; is g++ installed?"
+                f"cannot link {files['library']} ({one_line(error)}); see that g++ can link a shared library here"
             ) from error
         save_file({f"p{i:04d}": w.numpy() for i, w in enumerate(self._weights)}, str(files["params"]))
         return files
@@ -180,7 +185,8 @@ def compile_lowered(
             CompiledKernel(call.function, lowered_call.key, call.function in scheduled)
             for call, lowered_call in zip(kernel_calls(module), lowered.calls, strict=True)
         )
-        module = apply_first_candidates(module, Machine.of(target))
+        known = {} if records is None else TrialLog(records).by_workload()
+        module = apply_first_candidates(module, Machine.of(target), known)
         module = tvm.transform.Sequential(
             [transform.SplitLayoutRewritePreproc(), transform.LiftTransformParams(), transform.FoldConstant()]
         )(module)
@@ -196,8 +202,8 @@ def compile_lowered(
     return TvmModule(executable, weights, kernels, input_shape, target, more_shapes)
 
 
-def apply_first_candidates(module: Any, machine: Machine) -> Any:
-    """Schedule every kernel that no record was applied to as our own schedules would first try it."""
+def apply_first_candidates(module: Any, machine: Machine, known: Mapping[str, Sequence[Trial]] | None = None) -> Any:
+    """Schedule every kernel that no record was applied to as tuning would first try it, given what is `known`."""
     tvm = import_tvm()
     from tvm import relax
 
@@ -205,7 +211,22 @@ def apply_first_candidates(module: Any, machine: Machine) -> Any:
     for var, function in module.functions.items():
         if isinstance(function, relax.Function) or bool(function.attrs.get("tirx.is_scheduled", False)):
             continue
-        schedule = first_schedule(function, machine)
+        schedule = warm_schedule(function, machine, known or {})
         if schedule is not None:
             changed[var] = schedule.mod["main"].with_attr("tirx.is_scheduled", True)
     return changed
+
+
+def warm_schedule(function: Any, machine: Machine, known: Mapping[str, Sequence[Trial]]) -> Any | None:
+    """Our own schedule of a kernel that is best as far as its neighbours tell; None where we have none."""
+    tvm = import_tvm()
+    own = {candidate.name: candidate for candidate in candidates(function, machine)}
+    order = tuple(own)
+    if own and known:
+        order = warm_order(order, workload_of(tvm.IRModule({"main": function})), known)
+    for name in order:
+        try:
+            return scheduled(function, own[name])
+        except (tvm.s_tir.ScheduleError, tvm.error.InternalError):
+            continue
+    return None

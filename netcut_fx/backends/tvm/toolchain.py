@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
+import shutil
 import sys
 import types
 from typing import Any
 
+from netcut_fx.backends.tvm.functions import use_vector_functions
 from netcut_fx.errors import BackendError, SpecError, TargetMismatch
 from netcut_fx.host import detect_host, isa_features
+from netcut_fx.spec_text import did_you_mean
 from netcut_fx.target import Target, detect, installed_versions, parse_target_spec
 
 #: apache-tvm-ffi releases whose MetaSchedule mutators crash when they are initialised.
@@ -48,6 +51,7 @@ def import_tvm() -> Any:
             importlib.import_module(f"{name}.x86")
         elif machine in ("aarch64", "arm64"):
             importlib.import_module(f"{name}.arm_cpu")
+        use_vector_functions()
     return tvm
 
 
@@ -88,7 +92,9 @@ def resolve_target(spec: str = "native", threads: int = 1) -> Target:
     mcpu = options.get("mcpu", native)
     known = [str(name) for name in llvm_get_cpu_archlist(_llvm_target(native, threads))]
     if mcpu not in known:
-        raise SpecError(f"unknown CPU {mcpu!r} in target {spec!r}; LLVM knows {', '.join(sorted(known))}")
+        raise SpecError(
+            f"the compiler knows no {host.arch} CPU '{mcpu}', as target '{spec}' asks for; {did_you_mean(mcpu, known)}"
+        )
 
     def offered_by(name: str) -> list[str]:
         return list(isa_features(str(f) for f in llvm_get_cpu_features(_llvm_target(name, threads))))
@@ -101,6 +107,17 @@ def resolve_target(spec: str = "native", threads: int = 1) -> Target:
         )
     features = None if mcpu == native else offered_by(mcpu)
     return detect(spec, threads, mcpu=native, features=features, toolchain=toolchain_versions())
+
+
+def require_linker() -> None:
+    """Raise `BackendError` if there is no C++ compiler, which TVM links libraries with."""
+    import_tvm()
+    from tvm.support.cc import get_cc
+
+    found = get_cc()
+    if found is None or shutil.which(found) is None:
+        named = f"{found}, which CXX or CC names, is not there" if found else "there is none on PATH"
+        raise BackendError(f"a bundle is linked by a C++ compiler, and {named}; install g++, or name a compiler in CXX")
 
 
 def tvm_target(target: Target) -> Any:

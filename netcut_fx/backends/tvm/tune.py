@@ -1,4 +1,4 @@
-"""Search for schedules: drives the worker process, outlives its crashes, shows progress."""
+"""Search for schedules: drives the worker process, outlives its crashes, keeps to its budget, shows progress."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock
-
+from netcut_fx.atomic_files import report_storage_errors
 from netcut_fx.backends.base import Progress, TuneReport
+from netcut_fx.backends.tvm.database import describe, mark_used, tuning_lock, writer_lock
 from netcut_fx.backends.tvm.lower import LoweredModule
 from netcut_fx.backends.tvm.records import records_folder
-from netcut_fx.backends.tvm.schedules.machine import Machine
+from netcut_fx.backends.tvm.seeds import plant_seeds
 from netcut_fx.backends.tvm.toolchain import import_tvm, tvm_target
+from netcut_fx.backends.tvm.trial_log import Trial, TrialLog
 from netcut_fx.errors import BackendError
 from netcut_fx.target import Target
 
-#: A worker that says nothing for so long hangs in a candidate.
-_SILENCE_S = 180.0
+#: A worker that says nothing for so long hangs in a candidate; one that is over its time is waited for less long.
+_SILENCE_S, _OVERTIME_S = 180.0, 20.0
 #: A kernel that crashed the worker so often is left with the records it has.
 _CRASHES_PER_KERNEL = 2
 
@@ -40,92 +41,187 @@ def tune(
     database: Path,
     seed: int = 0,
     progress: Progress | None = None,
+    minutes: float | None = None,
+    seeds: bool = True,
 ) -> TuneReport:
-    """Bring every kernel of `lowered` to `trials` measured candidates; records that are there count."""
+    """Give each kernel of `lowered` up to `trials` candidates, for `minutes` at most; records that are there count.
+
+    Raises
+    ------
+    BackendError
+        If the worker dies before its first trial.
+    NetcutError
+        If a record cannot be written; those before it are intact.
+    """
     folder = records_folder(database, target)
-    folder.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    totals: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as scratch, FileLock(str(folder / "lock")):
-        module_file = Path(scratch) / "module.json"
-        module_file.write_text(_serialised(lowered, target), encoding="utf-8")
+    end_s = None if minutes is None else time.monotonic() + 60 * minutes
+    run = _Run(folder, end_s, progress)
+    doing = f"write tuning records to {folder}"
+    with report_storage_errors(doing, safe="the records before it are intact and will be used"), tuning_lock(folder):
+        run.notes.extend(describe(folder, target))
+        mark_used(folder)
+        if seeds and (taken := plant_seeds(database, target)):
+            run.notes.append(f"{taken} tuning records that ship with netcut fit this machine and are used")
         config: dict[str, Any] = {
-            "module": str(module_file),
+            "module": serialised(lowered, target),
             "records": str(folder),
-            "target": _jsonable(dict(tvm_target(target).export())),
-            "threads": target.threads,
-            "machine": asdict(Machine.of(target)),
+            "target": target.to_json(),
             "trials": trials,
             "seed": seed,
             "skip": [],
+            "end_s": end_s,
         }
         crashes: Counter[str] = Counter()
-        while True:
-            crashed_in = _run_worker(config, totals, progress)
-            if crashed_in is None:
-                break
-            crashes[crashed_in.kernel] += 1
-            totals["failed"] += 1
-            if not crashed_in.kernel:
-                raise BackendError(f"the tuning process died before its first kernel: {crashed_in.reason}")
-            if crashes[crashed_in.kernel] >= _CRASHES_PER_KERNEL:
-                config["skip"].append(crashed_in.kernel)
+        while (crash := run.worker(config)) is not None:
+            if not crash.kernel:
+                raise BackendError(f"the tuning process died before its first kernel: {crash.reason}")
+            crashes[crash.kernel] += 1
+            run.failed += 1
+            run.trials += 1
+            run.searched.add(crash.kernel)
+            if crash.trial is not None:
+                # The next worker goes on behind the schedule that this one died of.
+                with writer_lock(folder):
+                    TrialLog(folder, repair=True).add(crash.trial)
+            if crashes[crash.kernel] >= _CRASHES_PER_KERNEL:
+                config["skip"].append(crash.kernel)
+                run.notes.append(f"{crash.kernel} crashed the tuning process and keeps the records it has")
             config["seed"] += 1000  # other candidates than the one that crashed
-    return TuneReport(
-        totals["kernels"], totals["searched"], totals["trials"], totals["failed"], time.monotonic() - started
-    )
+    return run.report()
 
 
+@dataclass(frozen=True)
 class _Crash:
-    def __init__(self, kernel: str, reason: str) -> None:
-        self.kernel = kernel
-        self.reason = reason
+    kernel: str
+    trial: Trial | None
+    reason: str
 
 
-def _run_worker(config: dict[str, Any], totals: Counter[str], progress: Progress | None) -> _Crash | None:
-    environment = {**os.environ, "TVM_NUM_THREADS": str(config["threads"])}
-    with tempfile.TemporaryFile("w+") as errors:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "netcut_fx.backends.tvm.tune_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=environment,
+@dataclass
+class _Run:
+    """What the workers of one call of `tune` have told so far."""
+
+    folder: Path
+    end_s: float | None
+    progress: Progress | None
+    started_s: float = field(default_factory=time.monotonic)
+    first_trial_s: float | None = None
+    kernels: int = 0
+    trials: int = 0
+    failed: int = 0
+    left: int = 0
+    searched: set[str] = field(default_factory=set[str])
+    notes: list[str] = field(default_factory=list[str])
+
+    def report(self) -> TuneReport:
+        seconds = time.monotonic() - self.started_s
+        return TuneReport(
+            self.kernels, len(self.searched), self.trials, self.failed, seconds, self.left, tuple(self.notes)
         )
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        current, ended = "", False
-        inbox: queue.Queue[str | None] = queue.Queue()
-        reader = threading.Thread(target=_read, args=(worker.stdout, inbox), daemon=True)
-        reader.start()
-        try:
-            json.dump(config, worker.stdin)
-            worker.stdin.close()
-            for event in _events(inbox):
-                if event["event"] == "start":
-                    totals["kernels"] = event["kernels"]
-                elif event["event"] == "search":
-                    current = event["kernel"]
-                elif event["event"] == "done":
-                    totals["searched"] += event["trials"] > 0
-                    totals["trials"] += event["trials"]
-                    totals["failed"] += event["failed"]
-                    if progress is not None:
-                        progress(event["index"] + 1, totals["kernels"], event["kernel"])
-                elif event["event"] == "end":
-                    ended = True
-        finally:
-            if not ended:
-                worker.kill()
-            worker.wait()
-            reader.join()
-            worker.stdout.close()
-        if ended:
-            return None
-        errors.seek(0)
-        lines = [line for line in errors.read().splitlines() if line.strip()]
-        return _Crash(current, lines[-1] if lines else f"exit status {worker.returncode}")
+
+    def worker(self, config: dict[str, Any]) -> _Crash | None:
+        """Run one worker to its end, or to the end of the time; what it died of, if it died."""
+        environment = {**os.environ, "TVM_NUM_THREADS": str(config["target"]["threads"])}
+        with tempfile.TemporaryFile("w+") as errors:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "netcut_fx.backends.tvm.tune_worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment,
+            )
+            assert worker.stdin is not None
+            assert worker.stdout is not None
+            inbox: queue.Queue[str | None] = queue.Queue()
+            reader = threading.Thread(target=_read, args=(worker.stdout, inbox), daemon=True)
+            reader.start()
+            kernel, pending, ended = "", None, False
+            try:
+                try:
+                    json.dump(config, worker.stdin)
+                    worker.stdin.close()
+                except BrokenPipeError:
+                    pass  # it died already: its last words are in `errors`
+                for event in self._events(inbox):
+                    kind = event.pop("event")
+                    if kind == "storage":
+                        raise OSError(event["errno"], event["message"])
+                    if kind == "start":
+                        self._start(**event)
+                    elif kind == "search":
+                        kernel, pending = event["kernel"], None
+                    elif kind == "try":
+                        pending = Trial.from_json(event["trial"])
+                    elif kind == "trial":
+                        pending = None
+                        self._trial(**event)
+                    elif kind == "end":
+                        self.left, ended = event["left"], True
+            finally:
+                if not ended:
+                    worker.kill()
+                worker.wait()
+                reader.join()
+                worker.stdout.close()
+            if ended or (self.end_s is not None and time.monotonic() >= self.end_s):
+                return None
+            errors.seek(0)
+            lines = [line for line in errors.read().splitlines() if line.strip()]
+            return _Crash(kernel, pending, lines[-1] if lines else f"exit status {worker.returncode}")
+
+    def _start(self, kernels: int, corrupt: int) -> None:
+        self.kernels = kernels
+        if corrupt:
+            self.notes.append(
+                f"{corrupt} damaged lines of tuning records were set aside in {self.folder}/*.corrupt; the rest is used"
+            )
+
+    def _trial(self, kernel: str, failed: bool, best_s: float | None, network_s: float | None, left: int) -> None:
+        now_s = time.monotonic()
+        self.first_trial_s = self.first_trial_s or now_s
+        self.trials += 1
+        self.failed += failed
+        self.left = left
+        self.searched.add(kernel)
+        if self.progress is not None:
+            words = [time_left(now_s - self.first_trial_s, self.trials - 1, left, self.end_s, now_s)]
+            if network_s is not None:
+                words.append(f"sum {network_s * 1e3:.3f} ms")
+            if best_s is not None:
+                words.append(f"{kernel} {best_s * 1e3:.3f} ms")
+            self.progress(self.trials, self.trials + left, ", ".join(word for word in words if word))
+
+    def _events(self, inbox: queue.Queue[str | None]) -> Iterator[dict[str, Any]]:
+        """Events of the worker until it ends or falls silent."""
+        while True:
+            patience = _SILENCE_S
+            if self.end_s is not None:
+                patience = min(patience, max(0.0, self.end_s - time.monotonic()) + _OVERTIME_S)
+            try:
+                line = inbox.get(timeout=patience)
+            except queue.Empty:
+                return
+            if line is None:
+                return
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return  # killed in the middle of a line
+
+
+def time_left(spent_s: float, made: int, left: int, end_s: float | None, now_s: float) -> str:
+    """How long tuning may still take, from the `made` trials so far; empty where nothing is known.
+
+    It is a bound: kernels for which trials bring nothing any more end before.
+    """
+    known = [spent_s / made * left] if made else []
+    if end_s is not None:
+        known.append(max(0.0, end_s - now_s))
+    if not known:
+        return ""
+    seconds = min(known)
+    return f"at most {seconds:.0f} s left" if seconds < 100 else f"at most {seconds / 60:.0f} min left"
 
 
 def _read(source: IO[str], inbox: queue.Queue[str | None]) -> None:
@@ -134,30 +230,15 @@ def _read(source: IO[str], inbox: queue.Queue[str | None]) -> None:
     inbox.put(None)
 
 
-def _events(inbox: queue.Queue[str | None]) -> Iterator[dict[str, Any]]:
-    """Events of the worker until it ends or falls silent."""
-    while True:
-        try:
-            line = inbox.get(timeout=_SILENCE_S)
-        except queue.Empty:
-            return
-        if line is None:
-            return
-        yield json.loads(line)
+def serialised(lowered: LoweredModule, target: Target) -> str:
+    """The network as the worker reads it."""
+    return import_tvm().ir.save_json(tunable(lowered, target))
 
 
-def _serialised(lowered: LoweredModule, target: Target) -> str:
-    tvm = import_tvm()
+def tunable(lowered: LoweredModule, target: Target) -> Any:
+    """`lowered` as workloads are read from it: constant arguments of kernels are marked."""
+    import_tvm()
     from tvm.relax import transform
 
     with tvm_target(target):
-        module = transform.AttachAttrLayoutFreeBuffers()(lowered.module)
-    return tvm.ir.save_json(module)
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _jsonable(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, (int, float, bool, str)):
-        return value
-    return [_jsonable(v) for v in value]
+        return transform.AttachAttrLayoutFreeBuffers()(lowered.module)

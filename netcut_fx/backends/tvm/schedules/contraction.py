@@ -43,6 +43,11 @@ class Contraction:
     group: int
 
     @property
+    def is_grouped(self) -> bool:
+        """Whether it is dense within groups of channels."""
+        return self.kind == "dense" and self.group < self.channel.extent
+
+    @property
     def depth(self) -> int:
         """Products per output element."""
         return math.prod(axis.extent for axis in self.sums)
@@ -50,14 +55,7 @@ class Contraction:
 
 def recognise(stage: Stage, weights: frozenset[Any]) -> Contraction | None:
     """Read `stage` as a contraction with one of the buffers `weights`; None if it is none that we schedule."""
-    import_tvm()
-    from tvm import tirx
-    from tvm.ir import TensorLoad
-
-    if not stage.reduces or len(stage.loads) != 2 or not isinstance(stage.value, tirx.Add):
-        return None
-    product = stage.value.b
-    if not isinstance(product, tirx.Mul) or not all(isinstance(f, TensorLoad) for f in (product.a, product.b)):
+    if not sums_products(stage):
         return None
     constant = [access for access in stage.loads if access.buffer in weights]
     if len(constant) != 1:
@@ -84,6 +82,18 @@ def recognise(stage: Stage, weights: frozenset[Any]) -> Contraction | None:
     outer = [a for a in sums if a not in inner]
     found = Contraction(kind, stage, data, weight, channel, rows, (*outer, *inner), group)  # pyright: ignore
     return found if _covers(found) else None
+
+
+def sums_products(stage: Stage) -> bool:
+    """Whether `stage` adds products of elements of two buffers."""
+    import_tvm()
+    from tvm import tirx
+    from tvm.ir import TensorLoad
+
+    if not stage.reduces or len(stage.loads) != 2 or not isinstance(stage.value, tirx.Add):
+        return False
+    product = stage.value.b
+    return isinstance(product, tirx.Mul) and all(isinstance(f, TensorLoad) for f in (product.a, product.b))
 
 
 def _group_width(stage: Stage, data: Access, channel: Axis) -> int:

@@ -22,10 +22,13 @@ class Packing:
         The dimensions in their new order.
     lanes : int
         Width of the panels of the first dimension of `order`; 0 for no panels.
+    extent : int
+        Length to which the dimension of the panels, without them the last of `order`, is padded with zeros.
     """
 
     order: tuple[int, ...]
     lanes: int = 0
+    extent: int = 0
 
     def index_map(self) -> Callable[..., Any]:
         """For TVM: from old to new indices."""
@@ -41,6 +44,7 @@ class Packing:
     def shape(self, old: tuple[int, ...]) -> tuple[int, ...]:
         """The new shape."""
         new = [old[i] for i in self.order]
+        new[self._padded] = max(new[self._padded], self.extent)
         if not self.lanes:
             return tuple(new)
         return (-(-new[0] // self.lanes), *new[1:], self.lanes)
@@ -48,11 +52,18 @@ class Packing:
     def apply(self, array: np.ndarray) -> np.ndarray:
         """`array` in the new order; panels that are not full end in zeros."""
         moved = array.transpose(self.order)
+        missing = [(0, 0)] * moved.ndim
+        length = max(moved.shape[self._padded], self.extent)
+        length += -length % (self.lanes or 1)
+        missing[self._padded] = (0, length - moved.shape[self._padded])
+        moved = np.pad(moved, missing)
         if self.lanes:
-            missing = -moved.shape[0] % self.lanes
-            moved = np.pad(moved, [(0, missing), *[(0, 0)] * (moved.ndim - 1)])
             moved = np.moveaxis(moved.reshape(-1, self.lanes, *moved.shape[1:]), 1, -1)
         return np.ascontiguousarray(moved)
+
+    @property
+    def _padded(self) -> int:
+        return 0 if self.lanes else -1
 
 
 def weight_packing(contraction: Contraction, machine: Machine) -> Packing | None:

@@ -65,6 +65,9 @@ def apply_tile(schedule: Any, kernel: Kernel, plan: TilePlan, machine: Machine) 
     block, last, place = keep_in_registers(schedule, kernel, found.channel)
     loops = dict(zip(axes, schedule.get_loops(block), strict=True))
     panel, vector, lane = schedule.split(loops[found.channel], [None, plan.tile.vectors, plan.tile.lanes])
+    if kernel.after and kernel.last.axes[place].extent < found.channel.extent and machine.threads == 1:
+        # The last panel is written in part: code of its own for it, so that the others ask nothing.
+        schedule.annotate(panel, "pragma_loop_partition_hint", 1)
     outer, within = _split_rows(schedule, loops, found, plan.tile)
     rest = [loops[axis] for axis in axes if axis not in (found.channel, *found.rows, *found.sums)]
     # A loop with a smaller last tile is no part of a parallel one, so it is then the innermost.

@@ -74,6 +74,11 @@ class Stage:
         """How often the body runs."""
         return math.prod(axis.extent for axis in self.axes)
 
+    @property
+    def written(self) -> int:
+        """How many elements it writes."""
+        return math.prod(axis.extent for axis in self.axes if not axis.reduces)
+
     def axis_of(self, index: Any) -> Axis | None:
         """The one loop that walks `index` in steps of one, from wherever it starts; None if there is no such loop."""
         used = [axis for axis in self.used_by((index,)) if axis.extent > 1]
