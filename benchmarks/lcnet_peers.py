@@ -1,9 +1,8 @@
-"""What LC-Net is compared with: a static cut, gates at random, early exits."""
+"""What LC-Net is compared with: a static cut, paths at random, early exits."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,83 +13,69 @@ from netcut_fx.cutting import cut
 from netcut_fx.data import Dataset
 from netcut_fx.evaluate import Accuracy, predict_logits
 from netcut_fx.frontier import frontiers
-from netcut_fx.gating.cost_table import CostTable
-from netcut_fx.gating.pieces import gates_of, split
-from netcut_fx.gating.pricing import cost_table, flops
+from netcut_fx.gating.pieces import gates_of
+from netcut_fx.gating.pricing import flops, for_one_input
 from netcut_fx.graph import TracedModule
 from netcut_fx.measure import Stopwatch
 from netcut_fx.passes import copy_traced
 from netcut_fx.passes.head import HeadPass
 from netcut_fx.prediction import softmax
-from netcut_fx.retraining import RetrainOptions, TrainedCandidate, retrain
+from netcut_fx.retraining import RetrainOptions, retrain
 
-WATCH = Stopwatch(repeat=9, min_repeat_ms=5.0)
+WATCH = Stopwatch(repeat=25, min_repeat_ms=5.0)
 
 
-def cut_to(
-    static: TracedModule, data: Dataset, backend: Backend, ms: float, options: RetrainOptions, folder: Path
-) -> tuple[TrainedCandidate, float]:
-    """The deepest block cut that takes at most `ms` (or the shortest there is), retrained; and what it takes."""
-    head = HeadPass(data.class_count, "linear")
-    chosen, taken = None, float("inf")
+def cut_to(static: TracedModule, data: Dataset, backend: Backend, ratio: float) -> tuple[TracedModule, float]:
+    """The deepest block cut, with a new head, that takes at most `ratio` of the static network (or the shortest cut).
+
+    Returns
+    -------
+    tuple
+        The cut, untrained, and its time as a share of the static network's.
+    """
+    whole = backend.compile(for_one_input(static)).timer()
+    chosen, share = None, float("inf")
     for frontier in reversed(frontiers(static)):
-        chosen = cut(static, frontier.name, head=head)
-        taken = WATCH.measure_timer(backend.compile(chosen).timer()).ms
-        if taken <= ms:
+        chosen = cut(static, frontier.name, head=HeadPass(data.class_count, "linear"))
+        timer = backend.compile(for_one_input(chosen)).timer()
+        all_ms, ms = (measured.min_ms for measured in WATCH.measure_interleaved([whole, timer]))
+        share = ms / all_ms
+        if share <= ratio:
             break
     assert chosen is not None
-    return retrain(chosen, data, options=replace(options, head_epochs=20), checkpoint_dir=folder), taken
+    return chosen, share
 
 
-class AtRandom(nn.Module):
-    """Saliences that know nothing of the input; each is positive with the same probability."""
+class _Drawn(nn.Module):
+    """Saliences that know nothing of the input: those of one of some paths."""
 
-    def __init__(self, outputs: int, keep: float) -> None:
+    def __init__(self, gates: Tensor, shares: Sequence[float]) -> None:
         super().__init__()
-        self.outputs, self.keep = outputs, keep
+        self.register_buffer("gates", gates)
+        self.register_buffer("shares", torch.tensor(list(shares)))
 
     def forward(self, early: Tensor) -> tuple[Tensor, Tensor]:
         """Saliences, and scales of one."""
-        drawn = torch.rand(len(early), self.outputs)
+        path = torch.multinomial(self.get_buffer("shares"), len(early), replacement=True)
         # Far from zero, so that the noise of training decides nothing.
-        return torch.where(drawn < self.keep, 50.0, -50.0), torch.ones_like(drawn)
+        saliences = self.get_buffer("gates")[path] * 100 - 50
+        return saliences, torch.ones_like(saliences)
 
 
-def at_random(
-    gated: TracedModule, data: Dataset, rate: float, options: RetrainOptions, folder: Path
-) -> tuple[Accuracy, float]:
-    """Train and evaluate with gates at random whose mean cost is `rate` of all; accuracy and mean FLOPs."""
-    table = cost_table(split(gated), flops, unit="flops")
-    keep = _probability(table, rate)
-    network = copy_traced(gated)
-    gates = gates_of(network)
-    gates.l_net = AtRandom(gates.layers, keep)  # pyright: ignore[reportAttributeAccessIssue]
-    gates.c_net = AtRandom(gates.grouped * gates.groups, keep)  # pyright: ignore[reportAttributeAccessIssue]
-    gates.eval()
-    return retrain(network, data, options=options, checkpoint_dir=folder).test, _mean_cost(table, keep)
-
-
-def _mean_cost(table: CostTable, keep: float) -> float:
-    drawn = np.random.default_rng(0).random((500, 1 + max(c for s in table.slots for c in s.columns)))
-    return float(np.mean([table.total(table.choose(np.where(row < keep, 1.0, -1.0))) for row in drawn]))
-
-
-def _probability(table: CostTable, rate: float) -> float:
-    low, high = 0.0, 1.0
-    for _ in range(12):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _mean_cost(table, middle) < rate * table.full else (low, middle)
-    return (low + high) / 2
+def at_random(network: TracedModule, share_of: Mapping[tuple[int, ...], float]) -> TracedModule:
+    """Copy a gated network; it takes each of its paths as often as `share_of` says, whatever the input."""
+    drawn = copy_traced(network)
+    gates = gates_of(drawn)
+    assert gates.paths is not None
+    shares = [share_of[widths] for widths in gates.paths.widths]
+    gates.l_net = _Drawn(torch.from_numpy(gates.paths.gates(gates.total)), shares)  # pyright: ignore[reportAttributeAccessIssue]
+    gates.c_net = None
+    gates.paths = None
+    return drawn
 
 
 def early_exit(
-    static: TracedModule,
-    data: Dataset,
-    backend: Backend,
-    places: tuple[str, ...],
-    rate: float,
-    options: RetrainOptions,
-    folder: Path,
+    static: TracedModule, data: Dataset, backend: Backend, places: tuple[str, ...], rate: float
 ) -> tuple[Accuracy, float, float]:
     """Heads behind some blocks of the frozen network, left where the answer is sure (Teerapittayanon et al., 2016).
 
@@ -102,20 +87,17 @@ def early_exit(
     tuple
         Accuracy on test, mean ms, mean FLOPs.
     """
+    options = RetrainOptions(epochs=0, head_epochs=60)
     exits = [
-        retrain(
-            cut(static, place, head=HeadPass(data.class_count)),
-            data,
-            options=replace(options, epochs=0, head_epochs=60),
-            checkpoint_dir=folder / place,
-        ).traced
-        for place in places
+        retrain(cut(static, place, head=HeadPass(data.class_count)), data, options=options).traced for place in places
     ]
-    networks = [*exits, static]
-    spent = np.array([flops(n) for n in networks])
-    ms = np.array([WATCH.measure_timer(backend.compile(n).timer()).ms for n in networks])
+    networks = [for_one_input(network) for network in (*exits, static)]
+    spent = np.array(flops(networks))
+    ms = np.array(
+        [m.min_ms for m in WATCH.measure_interleaved([backend.compile(network).timer() for network in networks])]
+    )
     validation, test = (
-        [predict_logits(n.graph_module, data.inputs(split_name)) for n in networks]
+        [predict_logits(n.graph_module, data.inputs(split_name)) for n in (*exits, static)]
         for split_name in ("validation", "test")
     )
     thresholds = np.linspace(0.3, 1.0, 141)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from netcut_fx.data import Dataset
 from netcut_fx.evaluate import Accuracy
+from netcut_fx.gating.gate_network import Gates
 
 #: A term of the loss, from what the network remembers of its last batch.
 Extra = Callable[[nn.Module], Tensor]
@@ -43,6 +44,8 @@ class Recipe:
         Share of the teacher's answer in the loss, where there is a teacher.
     softness : float
         Temperature of both answers there.
+    gate_lr : float
+        Learning rate of gate networks, which learn with Adam.
     seed : int
         Of order and augmentation.
     """
@@ -53,6 +56,7 @@ class Recipe:
     weight_decay: float = 5e-4
     distillation: float = 0.7
     softness: float = 3.0
+    gate_lr: float = 3e-3
     seed: int = 0
 
 
@@ -111,11 +115,8 @@ def train(
         Begins each line of progress.
     """
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    plain = [p for p in network.parameters() if p.dim() < 2]
-    heavy = [p for p in network.parameters() if p.dim() >= 2]
-    groups = [{"params": heavy, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.SGD(groups, recipe.lr, momentum=0.9, nesterov=True)
-    done = _restore(checkpoint, network, optimizer)
+    optimizers = _optimizers(network, recipe)
+    done = _restore(checkpoint, network, optimizers)
     if done >= recipe.epochs:
         network.eval()
         return
@@ -129,8 +130,9 @@ def train(
         order = random.permutation(len(images))
         losses, right = 0.0, 0
         for step in range(steps):
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * _share((epoch * steps + step) / (recipe.epochs * steps))
+            share = _share((epoch * steps + step) / (recipe.epochs * steps))
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+                group["lr"] = group["highest"] * share
             x, y = images.batch(order[step * recipe.batch_size : (step + 1) * recipe.batch_size], random)
             x = x.contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16):
@@ -140,13 +142,14 @@ def train(
             loss = _loss(logits, y, wanted, recipe)
             if extra is not None:
                 loss = loss + extra(network)
-            optimizer.zero_grad()
+            network.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             losses += float(loss.detach())
             right += int((logits.detach().argmax(1) == y).sum())
-        _store(checkpoint, network, optimizer, epoch + 1)
+        _store(checkpoint, network, optimizers, epoch + 1)
         print(
             f"{told} epoch {epoch + 1}/{recipe.epochs}: loss {losses / steps:.4f}, "
             f"{right / (steps * recipe.batch_size):.4f} right, {time.perf_counter() - start:.0f} s",
@@ -164,6 +167,19 @@ def accuracy(network: nn.Module, data: Dataset, split: str) -> Accuracy:
     return Accuracy(int((np.concatenate(answers) == labels).sum()), len(labels))
 
 
+def _optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    gates = [p for m in network.modules() if isinstance(m, Gates) for p in m.parameters()]
+    rest = [p for p in network.parameters() if all(p is not q for q in gates)]
+    groups = [
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": recipe.weight_decay, "highest": recipe.lr},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0, "highest": recipe.lr},
+    ]
+    found: list[torch.optim.Optimizer] = [torch.optim.SGD(groups, recipe.lr, momentum=0.9, nesterov=True)]
+    if gates:
+        found.append(torch.optim.Adam([{"params": gates, "highest": recipe.gate_lr}], recipe.gate_lr))
+    return found
+
+
 def _share(progress: float) -> float:
     """Of the highest learning rate."""
     rise = 0.1
@@ -179,17 +195,18 @@ def _loss(logits: Tensor, labels: Tensor, wanted: Tensor | None, recipe: Recipe)
     return (1 - recipe.distillation) * hard + recipe.distillation * t * t * soft
 
 
-def _store(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, epochs: int) -> None:
+def _store(path: Path, network: nn.Module, optimizers: Sequence[torch.optim.Optimizer], epochs: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epochs}
+    state = {"network": network.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "epochs": epochs}
     torch.save(state, path.with_suffix(".part"))
     path.with_suffix(".part").replace(path)
 
 
-def _restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _restore(path: Path, network: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> int:
     if not path.is_file():
         return 0
     state: dict[str, Any] = torch.load(path, weights_only=True)
     network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
+    for optimizer, held in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(held)
     return int(state["epochs"])

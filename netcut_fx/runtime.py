@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -176,6 +177,22 @@ class Runtime:
         parts = [self._run(inputs[i : i + self._chunk]) for i in range(0, max(len(inputs), 1), self._chunk)]
         return np.concatenate(parts)
 
+    def paths(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Which path each input takes through a gated network: its number (N,) among those of the bundle.
+
+        Parameters
+        ----------
+        inputs : float32 array (N, channels, height, width)
+
+        Raises
+        ------
+        SpecError
+            If the network has no gates.
+        """
+        if not isinstance(self._network, LoadedGated):
+            raise SpecError(f"{self.folder} holds a network without gates; every input takes the same path")
+        return self._submit(self._network.paths, inputs)
+
     def warm_up(self, runs: int = 3) -> None:
         """Run the network so often that caches are filled and the clock has risen."""
         self.timer()(runs)
@@ -205,11 +222,17 @@ class Runtime:
             raise SpecError(f"profiling needs at least 1 round, got {rounds}")
         return self._submit(self._network.kernel_rounds, rounds)
 
-    def timer(self) -> Callable[[int], float]:
-        """For `netcut_fx.measure.Stopwatch`: runs the network n times and gives the seconds."""
+    def timer(self, path: int | None = None) -> Callable[[int], float]:
+        """For `netcut_fx.measure.Stopwatch`: runs the network n times and gives the seconds.
+
+        Parameters
+        ----------
+        path : int, optional
+            Of a gated network, the path to take whatever the input; see `paths`.
+        """
 
         def timed(number: int) -> float:
-            return self._submit(_time, self._network, number)
+            return self._submit(_time, self._network, number, path)
 
         return timed
 
@@ -264,10 +287,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_all)
 
 
-def _time(network: LoadedNetwork | LoadedGated, number: int) -> float:
+def _time(network: LoadedNetwork | LoadedGated, number: int, path: int | None = None) -> float:
+    call = network.call if path is None or isinstance(network, LoadedNetwork) else partial(network.call, path)
     start = time.perf_counter()
     for _ in range(number):
-        network.call()
+        call()
     return time.perf_counter() - start
 
 

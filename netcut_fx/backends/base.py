@@ -105,6 +105,10 @@ class CompiledModule(Protocol):
         """What the network yields for one batch of the compiled shape, float32; `more` if it has several inputs."""
         ...
 
+    def run_all(self, inputs: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The same where it yields several values; `run` gives the first of them."""
+        ...
+
     def timer(self) -> Timer:
         """For `Stopwatch`: runs the network n times."""
         ...

@@ -68,14 +68,19 @@ class EagerModule:
         self._shapes = [spec.shape for spec in traced.input_specs]
         self._examples = [torch.zeros(shape) for shape in self._shapes]
 
-    @torch.inference_mode()
     def run(self, inputs: np.ndarray, *more: np.ndarray) -> np.ndarray:
         """Logits of one batch."""
+        return self.run_all(inputs, *more)[0]
+
+    @torch.inference_mode()
+    def run_all(self, inputs: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
+        """All that it returns."""
         for given, shape in zip((inputs, *more), self._shapes, strict=True):
             if tuple(given.shape) != shape:
                 raise BackendError(f"prepared for inputs {shape}, got {tuple(given.shape)}; prepare for that shape")
         tensors = [torch.from_numpy(np.ascontiguousarray(given)) for given in (inputs, *more)]
-        return self._prepared.graph_module(*tensors).numpy()
+        result = self._prepared.graph_module(*tensors)
+        return tuple(t.numpy() for t in ((result,) if isinstance(result, torch.Tensor) else result))
 
     def timer(self) -> Timer:
         """Runs the network n times."""

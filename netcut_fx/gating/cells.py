@@ -33,6 +33,8 @@ class Cell:
         Set if the cell is skippable.
     sets : tuple of ChannelSet
         Whose channels can be dropped.
+    groups : int
+        Into how many groups each of them is divided; 0 without any.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Cell:
     body: tuple[str, ...]
     region: Region | None
     sets: tuple[ChannelSet, ...]
+    groups: int
 
     @property
     def skippable(self) -> bool:
@@ -49,7 +52,7 @@ class Cell:
 
 
 def find_cells(
-    traced: TracedModule, *, layers: bool = True, channels: bool = True, groups: int = 4
+    traced: TracedModule, *, layers: bool = True, channels: bool = True, groups: int = 4, multiple: int = 1
 ) -> tuple[Cell, ...]:
     """Find where a network can skip.
 
@@ -60,7 +63,9 @@ def find_cells(
     layers, channels : bool
         Whether to look for residual regions, and for channel groups.
     groups : int
-        Sets of fewer channels than this cannot be divided and stay whole.
+        Into how many groups channel sets are divided at most.
+    multiple : int
+        Groups end at multiples of this many channels; sets of less than two of them stay whole.
 
     Returns
     -------
@@ -77,7 +82,7 @@ def find_cells(
     sets = channel_sets(traced) if channels else ()
     index = {str(node.meta["qualname"]): p for p, node in enumerate(graph.order)}
     sets = tuple(s for s in sets if s.nodes <= index.keys())  # a branch that nobody uses is not there
-    usable = [s for s in sets if not s.refused and s.channels >= groups]
+    usable = [s for s in sets if not s.refused and s.channels >= 2 * multiple]
     reasons += tuple(f"channels of {s.producers[0]} are {s.refused or 'too few'}" for s in sets if s not in usable)
     spans: list[tuple[int, int, Region | None]] = [(index[r.entry], index[r.addition], r) for r in regions]
     for one in sorted(usable, key=lambda s: index[s.producers[0]]):
@@ -92,7 +97,9 @@ def find_cells(
         inside = tuple(s for s in usable if s.nodes <= set(nodes))
         name = _common_path(nodes) or nodes[-1]
         taken = {cell.name for cell in cells}
-        cells.append(Cell(nodes[-1] if name in taken else name, _name(graph, first), nodes[-1], nodes, region, inside))
+        divided = min((groups, *(s.channels // multiple for s in inside))) if inside else 0
+        name = nodes[-1] if name in taken else name
+        cells.append(Cell(name, _name(graph, first), nodes[-1], nodes, region, inside, divided))
     if not cells:
         what = " or ".join(w for w, on in (("residual region", layers), ("channel group", channels)) if on)
         why = "; ".join(dict.fromkeys(reasons[:3])) or "it has no addition of two branches and no plain convolution"

@@ -1,22 +1,19 @@
-"""Compile the pieces of a gated network with any backend, and run them."""
+"""Compile the pieces of a gated network with any backend, measure them, and run them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from netcut_fx.backends.base import Backend, CompiledModule, Progress
-from netcut_fx.gating.cost_table import CostTable
-from netcut_fx.gating.dispatch import CellCalls, Dispatcher, Program
-from netcut_fx.gating.pieces import CellPieces, Pieces
-from netcut_fx.gating.pricing import cost_table
+from netcut_fx.gating.paths import Paths
+from netcut_fx.gating.pieces import cells_of, entry_piece, gates_of, path_piece, path_scales
+from netcut_fx.gating.program import Array, Dispatcher, Program, lay_out
 from netcut_fx.graph import TracedModule
 from netcut_fx.measure import Stopwatch
+
+Widths = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -28,49 +25,59 @@ class CompiledGated:
     name : str
         Of the network.
     modules : tuple of CompiledModule
-        Its pieces.
+        The entry, then the paths in the order of the program.
     program : Program
-        In which order they are called.
-    pieces : tuple of TracedModule
-        What each was compiled from.
+        What there is to choose from; its costs are in nanoseconds.
     """
 
     name: str
     modules: tuple[CompiledModule, ...]
     program: Program
-    pieces: tuple[TracedModule, ...]
 
-    def dispatcher(self, table: CostTable, *, budget: int | None = None, fill: bool = False) -> Dispatcher:
+    def dispatcher(self, *, budget: int | None = None, fill: bool = False) -> Dispatcher:
         """Run it through the backend, as a reference for what a bundle does."""
 
-        def call(index: int, value: NDArray[np.float32], scales: Sequence[NDArray[np.float32]]) -> Any:
-            return self.modules[index].run(value, *scales)
+        def entry(image: Array) -> tuple[Array, Array]:
+            numbers, early = self.modules[0].run_all(image)
+            return numbers[0], early
 
-        return Dispatcher(self.program, table, call, np.asarray, budget=budget, fill=fill)
+        def path(index: int, early: Array, scales: list[Array]) -> Array:
+            return self.modules[1 + index].run(early, *scales)
 
-    def measured(self, source: Pieces, stopwatch: Stopwatch, dispatch_ms: float = 0.0) -> CostTable:
-        """The cost table with every piece measured by itself, in turn with all others."""
-        found = stopwatch.measure_interleaved([module.timer() for module in self.modules])
-        ms = {id(piece): one.ms for piece, one in zip(self.pieces, found, strict=True)}
-        return cost_table(source, lambda piece: ms[id(piece)], dispatch=dispatch_ms)
+        return Dispatcher(self.program, entry, path, budget=budget, fill=fill)
+
+    def with_costs(self, costs: Sequence[int]) -> CompiledGated:
+        """The same where the paths cost as much, in nanoseconds, deciding and calling included; in ascending order."""
+        order = sorted(range(len(costs)), key=lambda i: (costs[i], i))
+        paths, scales = self.program.paths, self.program.scales
+        sorted_paths = Paths(paths.slots, tuple(paths.widths[i] for i in order), tuple(round(costs[i]) for i in order))
+        modules = (self.modules[0], *(self.modules[1 + i] for i in order))
+        program = Program(self.program.total, sorted_paths, tuple(scales[i] for i in order))
+        return CompiledGated(self.name, modules, program)
 
 
 def compile_gated(
-    pieces: Pieces,
+    gated: TracedModule,
+    widths: Widths,
     backend: Backend,
     *,
+    watch: Stopwatch | None = None,
     trials: int = 0,
     database: Path | None = None,
     progress: Progress | None = None,
 ) -> CompiledGated:
-    """Compile every piece; with `trials`, tune each first.
+    """Compile the entry and every path, and measure them in turn; with `trials`, tune each first.
 
     Parameters
     ----------
-    pieces : Pieces
-        From `netcut_fx.gating.pieces.split`.
+    gated : TracedModule
+        With gates.
+    widths : sequence of sequences of int
+        The width of each cell on each path; see `netcut_fx.gating.paths.pick_paths`.
     backend : Backend
         The compiler.
+    watch : Stopwatch, optional
+        Default: 25 rounds.
     trials : int
         Schedules tried per kernel; needs `database`. Narrow variants have kernels of their own.
     database : Path, optional
@@ -78,33 +85,20 @@ def compile_gated(
     progress : callable, optional
         Called with pieces done, pieces in all, and the name.
     """
-    listed, program = _program(pieces)
+    slots = tuple(cell.slots for cell in cells_of(gated))
+    listed = [tuple(one) for one in widths]
+    scales = [path_scales(gated, one) for one in listed]
+    total = gates_of(gated).total
+    program, columns = lay_out(total, Paths(slots, tuple(listed), (0,) * len(listed)), scales)
+    pieces = [entry_piece(gated, columns), *(path_piece(gated, one) for one in listed)]
     modules: list[CompiledModule] = []
-    for number, piece in enumerate(listed):
+    for number, piece in enumerate(pieces):
         if progress is not None:
-            progress(number, len(listed), piece.name)
+            progress(number, len(pieces), piece.name)
         if trials and database is not None:
             backend.tune(piece, trials=trials, database=database)
         modules.append(backend.compile(piece, database=database))
-    return CompiledGated(pieces.name, tuple(modules), program, tuple(listed))
-
-
-def _program(pieces: Pieces) -> tuple[list[TracedModule], Program]:
-    """All pieces in a list, and how they are called."""
-    listed = [pieces.stem, pieces.gates]
-    steps: list[int | CellCalls] = []
-    for step in pieces.steps:
-        if isinstance(step, CellPieces):
-            variants: dict[int, int | None] = {}
-            for width, variant in step.variants.items():
-                variants[width] = None if variant is None else len(listed)
-                listed += [] if variant is None else [variant]
-            shapes: Mapping[int, tuple[tuple[int, ...], ...]] = {
-                w: () if v is None else tuple(spec.shape for spec in v.input_specs[1:])
-                for w, v in step.variants.items()
-            }
-            steps.append(CellCalls(step.name, step.slots, variants, shapes, step.channel_groups or {}))
-        else:
-            steps.append(len(listed))
-            listed.append(step)
-    return listed, Program(pieces.total, tuple(steps))
+    watch = watch or Stopwatch(repeat=25, min_repeat_ms=2.0)
+    # The fastest round: what others do on the machine meanwhile is no cost of a path.
+    entry, *each = [round(m.min_ms * 1e6) for m in watch.measure_interleaved([module.timer() for module in modules])]
+    return CompiledGated(gated.name, tuple(modules), program).with_costs([entry + one for one in each])

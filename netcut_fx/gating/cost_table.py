@@ -62,7 +62,7 @@ class CostTable:
 
     def shown(self, cost: float) -> str:
         """A cost with its unit."""
-        return f"{cost / _PER_MS:.4g} ms" if self.unit == "ms" else f"{cost:.4g} FLOPs"
+        return shown(self.unit, cost)
 
     def budget(self, given: float) -> int:
         """A budget in ms (or FLOPs) as a cost.
@@ -72,15 +72,7 @@ class CostTable:
         BudgetError
             If it is no positive number, or less than what always runs.
         """
-        if not (math.isfinite(given) and given > 0):
-            raise BudgetError(f"a budget of {given} is not possible; give a positive number of {self.unit}")
-        budget = math.floor(given * _PER_MS) if self.unit == "ms" else math.floor(given)
-        if budget < self.mandatory:
-            raise BudgetError(
-                f"a budget of {self.shown(budget)} is below the {self.shown(self.mandatory)} that the network takes "
-                "with all that can be skipped left out; give at least that, or cut the network first"
-            )
-        return budget
+        return as_budget(self.unit, given, self.mandatory)
 
     def choose(self, saliences: NDArray[np.float32], budget: int | None = None, *, fill: bool = False) -> list[int]:
         """The width of each cell for one input.
@@ -158,3 +150,27 @@ def as_cost(unit: Unit, price: float, what: str) -> int:
             "FLOPs instead"
         )
     return math.ceil(price * _PER_MS) if unit == "ms" else math.ceil(price)
+
+
+def as_budget(unit: Unit, given: float, mandatory: int) -> int:
+    """A budget in ms or FLOPs as a whole number.
+
+    Raises
+    ------
+    BudgetError
+        If it is no positive number, or less than what always runs.
+    """
+    if not (math.isfinite(given) and given > 0):
+        raise BudgetError(f"a budget of {given} is not possible; give a positive number of {unit}")
+    budget = math.floor(given * _PER_MS) if unit == "ms" else math.floor(given)
+    if budget < mandatory:
+        raise BudgetError(
+            f"a budget of {shown(unit, budget)} is below the {shown(unit, mandatory)} that the network takes "
+            "with all that can be skipped left out; give at least that, or cut the network first"
+        )
+    return budget
+
+
+def shown(unit: Unit, cost: float) -> str:
+    """A cost with its unit."""
+    return f"{cost / _PER_MS:.4g} ms" if unit == "ms" else f"{cost:.4g} FLOPs"

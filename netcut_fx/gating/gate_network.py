@@ -15,6 +15,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from netcut_fx.gating.paths import Paths
+from netcut_fx.gating.slots import Slots
+
 #: Which decisions are made: the others are all "keep", with a scale of one.
 Stage = Literal["none", "layers", "channels", "all"]
 
@@ -73,8 +76,10 @@ class Gates(nn.Module):
     ----------
     shape : sequence of int
         Of the early features.
-    layers, grouped, groups : int
-        Skippable cells; cells with channel sets; groups of each.
+    slots : sequence of Slots
+        Where the decisions about each cell stand.
+    layers : int
+        How many cells are skippable.
     hidden : int
         Width of the gate networks.
     scales : bool
@@ -82,25 +87,26 @@ class Gates(nn.Module):
 
     Notes
     -----
-    The groups of a cell are nested: one is kept if it and all before it are salient. The first is always kept.
+    The groups of a cell are nested: one is kept if it and all before it are salient. The first is always kept. Once
+    `paths` are set, the decision is one of them: that with the largest sum of saliences (see `Paths.choose`).
     """
 
     def __init__(
-        self, shape: Sequence[int], *, layers: int, grouped: int, groups: int, hidden: int, scales: bool = True
+        self, shape: Sequence[int], *, slots: Sequence[Slots], layers: int, hidden: int, scales: bool = True
     ) -> None:
         super().__init__()
-        self.layers, self.grouped, self.groups, self.scales = layers, grouped, groups, scales
+        self.slots, self.layers, self.scales = tuple(slots), layers, scales
+        self.total = layers + sum(s.groups for s in slots if s.first_group is not None)
         self.stage: Stage = "all"
         self.temperature = 1.0
+        #: What can be chosen from; None while every combination can.
+        self.paths: Paths | None = None
         #: Gates of the last batch in training, ``(N, total)``: what the loss looks at.
         self.last: Tensor | None = None
+        #: Whether early features have channels and positions.
+        self.image = len(shape) == 4
         self.l_net = GateNet(shape, layers, hidden) if layers else None
-        self.c_net = GateNet(shape, grouped * groups, hidden) if grouped else None
-
-    @property
-    def total(self) -> int:
-        """Number of saliences."""
-        return self.layers + self.grouped * self.groups
+        self.c_net = GateNet(shape, self.total - layers, hidden) if self.total > layers else None
 
     def raw(self, early: Tensor) -> Tensor:
         """Saliences, and scales behind them unless they are off: ``(N, total)`` or ``(N, 2 * total)``."""
@@ -111,7 +117,8 @@ class Gates(nn.Module):
     def forward(self, early: Tensor) -> Tensor:
         """Gates (0 or 1) and scales: ``(N, 2 * total)``."""
         raw = self.raw(early)
-        gates = self._nested(self._hard(raw[:, : self.total]))
+        saliences = raw[:, : self.total]
+        gates = self._nested(self._hard(saliences)) if self.paths is None else self._path(saliences, self.paths)
         scales = raw[:, self.total :] if self.scales else torch.ones_like(gates)
         open_layers, open_groups = self.stage in ("none", "channels"), self.stage in ("none", "layers")
         gates, scales = (self._opened(t, open_layers, open_groups) for t in (gates, scales))
@@ -128,11 +135,27 @@ class Gates(nn.Module):
         return hard + soft - soft.detach()
 
     def _nested(self, gates: Tensor) -> Tensor:
-        if not self.grouped:
-            return gates
-        groups = gates[:, self.layers :].reshape(-1, self.grouped, self.groups)
-        groups = torch.cat([torch.ones_like(groups[:, :, :1]), groups[:, :, 1:]], 2).cumprod(2)
-        return torch.cat([gates[:, : self.layers], groups.reshape(-1, self.grouped * self.groups)], 1)
+        columns = list(gates.split(1, 1))
+        for slots in self.slots:
+            first = slots.first_group
+            if first is None:
+                continue
+            columns[first] = torch.ones_like(columns[first])
+            for column in range(first + 1, first + slots.groups):
+                columns[column] = columns[column - 1] * columns[column]
+        return torch.cat(columns, 1)
+
+    def _path(self, saliences: Tensor, paths: Paths) -> Tensor:
+        """The gates of one path for each input; in training drawn with Gumbel noise, soft backwards."""
+        steps = saliences[:, torch.from_numpy(paths.columns)].cummin(2).values.flatten(1)
+        scores = steps @ torch.from_numpy(paths.kept).to(steps.dtype).T
+        gates = torch.from_numpy(paths.gates(self.total)).to(steps.dtype)
+        if not self.training:
+            return gates[scores.argmax(1)]
+        noise = -torch.log(-torch.log(torch.rand_like(scores).clamp(1e-6, 1 - 1e-6)))
+        soft = torch.softmax((scores + noise) / self.temperature, 1)
+        hard = nn.functional.one_hot(soft.argmax(1), len(gates)).to(soft.dtype)
+        return (hard + soft - soft.detach()) @ gates
 
     def _opened(self, values: Tensor, layers: bool, groups: bool) -> Tensor:
         first, rest = values[:, : self.layers], values[:, self.layers :]
@@ -145,4 +168,5 @@ class Gates(nn.Module):
     def extra_repr(self) -> str:
         """What it decides about."""
         stage = "" if self.stage == "all" else f", stage={self.stage}"
-        return f"layers={self.layers}, grouped={self.grouped}, groups={self.groups}, scales={self.scales}{stage}"
+        paths = "" if self.paths is None else f", paths={len(self.paths.widths)}"
+        return f"layers={self.layers}, groups={self.total - self.layers}, scales={self.scales}{stage}{paths}"

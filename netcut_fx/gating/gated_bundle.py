@@ -1,4 +1,4 @@
-"""A bundle of a gated network: a library for each piece, and the program that says which of them run."""
+"""A bundle of a gated network: a library for the entry and for each path, and the program that chooses."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from netcut_fx.atomic_files import partial_path, put_folder_in_place, report_storage_errors, sync_file, sync_folder
 from netcut_fx.bundle import RUNTIME_FILE, Bundle, check_replaceable, sha256_of
 from netcut_fx.errors import BadBundle
-from netcut_fx.gating.cost_table import CostTable
-from netcut_fx.gating.dispatch import CellCalls, Program
+from netcut_fx.gating.program import Program
 from netcut_fx.manifest import MANIFEST_FILE, Manifest
 
 if TYPE_CHECKING:
@@ -31,9 +30,7 @@ class GatedBundle(Bundle):
     folder, manifest
         As of any bundle.
     program : Program
-        In which order its pieces are called.
-    table : CostTable
-        What each choice costs, in ms.
+        Its paths and what each costs, dispatch included.
     budget_ms : float or None
         What no input may exceed.
     fill : bool
@@ -41,14 +38,13 @@ class GatedBundle(Bundle):
     """
 
     program: Program
-    table: CostTable
     budget_ms: float | None = None
     fill: bool = False
 
     @property
     def count(self) -> int:
         """Number of pieces."""
-        return 1 + max(_numbers(self.program))
+        return _count(self.program)
 
     def piece(self, number: int) -> tuple[Path, Path]:
         """Library and weights of a piece."""
@@ -59,7 +55,6 @@ class GatedBundle(Bundle):
 def write_gated_bundle(
     folder: Path | str,
     compiled: CompiledGated,
-    table: CostTable,
     manifest: Manifest,
     *,
     budget_ms: float | None = None,
@@ -73,8 +68,6 @@ def write_gated_bundle(
         Where it goes; a bundle that is there is replaced.
     compiled : CompiledGated
         With a backend that makes libraries.
-    table : CostTable
-        In ms.
     manifest : Manifest
         Its `files` are replaced by what is written here.
     budget_ms : float, optional
@@ -90,14 +83,14 @@ def write_gated_bundle(
     Raises
     ------
     BudgetError
-        If the budget is below what always runs.
+        If the budget is below the cheapest path.
     NetcutError
         If the disk is full or `folder` holds something else.
     """
     folder = Path(folder).absolute()
     if budget_ms is not None:
-        table.budget(budget_ms)
-    facts = {"program": compiled.program.to_json(), "table": table.to_json(), "budget_ms": budget_ms, "fill": fill}
+        compiled.program.paths.budget(budget_ms)
+    facts = {"program": compiled.program.to_json(), "budget_ms": budget_ms, "fill": fill}
     with report_storage_errors(f"write the bundle {folder}", safe="nothing half-written is left there"):
         check_replaceable(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -155,22 +148,19 @@ def read_gated_bundle(folder: Path | str) -> GatedBundle:
             raise BadBundle(f"{name} in the bundle {folder} was changed after it was written; copy the bundle again")
     try:
         facts: dict[str, Any] = json.loads((folder / GATES_FILE).read_bytes())
-        program, table = Program.from_json(facts["program"]), CostTable.from_json(facts["table"])
+        program, budget_ms, fill = Program.from_json(facts["program"]), facts["budget_ms"], facts["fill"]
     except (ValueError, KeyError, TypeError) as error:
         raise BadBundle(f"{GATES_FILE} in the bundle {folder} cannot be understood; write the bundle again") from error
-    for number in _numbers(program):
+    for number in range(_count(program)):
         for name in _names(number):
             if name not in manifest.files:
                 raise BadBundle(f"{path} lists no file '{name}', which its gates call; write the bundle again")
-    return GatedBundle(folder, manifest, program, table, facts["budget_ms"], facts["fill"])
+    return GatedBundle(folder, manifest, program, budget_ms, fill)
 
 
 def _names(number: int) -> tuple[str, str]:
     return f"piece-{number:03d}.so", f"piece-{number:03d}.safetensors"
 
 
-def _numbers(program: Program) -> list[int]:
-    found = [0, 1]
-    for step in program.steps:
-        found += [n for n in step.variants.values() if n is not None] if isinstance(step, CellCalls) else [step]
-    return found
+def _count(program: Program) -> int:
+    return 1 + len(program.paths.widths)

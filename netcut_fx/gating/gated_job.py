@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from numpy.typing import NDArray
 
 from netcut_fx.atomic_files import atomic_write
 from netcut_fx.backends.base import Backend
+from netcut_fx.bundle import write_bundle
 from netcut_fx.data import Dataset
-from netcut_fx.gating.compiling import CompiledGated, compile_gated
+from netcut_fx.errors import PassError
+from netcut_fx.gating.compiling import compile_gated
 from netcut_fx.gating.cost_table import CostTable, Unit
-from netcut_fx.gating.gated_bundle import write_gated_bundle
-from netcut_fx.gating.pieces import split
-from netcut_fx.gating.pricing import cost_table, flops, for_one_input
+from netcut_fx.gating.gated_bundle import read_gated_bundle, write_gated_bundle
+from netcut_fx.gating.paths import Paths
+from netcut_fx.gating.pieces import gates_of
+from netcut_fx.gating.pricing import cost_table, flops, for_one_input, ms_measured, path_flops
 from netcut_fx.gating.staged import Stages, train_gated
 from netcut_fx.graph import TracedModule
 from netcut_fx.manifest import Manifest
@@ -37,15 +41,18 @@ class Served:
     ----------
     ms : float array (N,)
         Of each image, gates and dispatch included.
-    widths : tuple of tuples
-        The width of each cell.
+    paths : int array (N,)
+        The number of the path of each.
     correct : bool array (N,)
         Whether the answer was right.
+    static_ms : float array (N,)
+        Of the network without gates, served alike, in the same rounds; empty if there was none.
     """
 
     ms: NDArray[np.float64]
-    widths: tuple[tuple[int, ...], ...]
+    paths: NDArray[np.int64]
     correct: NDArray[np.bool_]
+    static_ms: NDArray[np.float64]
 
     def to_json(self) -> dict[str, Any]:
         """Mean, median, 99th percentile (from 1,000 images on) and worst."""
@@ -56,6 +63,7 @@ class Served:
             "p50_ms": float(np.median(self.ms)),
             "p99_ms": float(np.quantile(self.ms, 0.99)) if len(self.ms) >= 1000 else None,
             "worst_ms": float(self.ms.max()),
+            "static_ms": float(self.static_ms.mean()) if len(self.static_ms) else None,
         }
 
 
@@ -66,49 +74,57 @@ class GatedResult:
     Parameters
     ----------
     traced : TracedModule
-        With its trained weights.
-    bundle : Path
-        What a device gets.
-    table : CostTable
-        Measured, in ms, dispatch included.
-    flops_table : CostTable
-        The same in FLOPs.
+        With its trained weights, and its paths set.
+    bundle, static_bundle : Path
+        What a device gets; the network without gates, compiled alike.
+    paths : Paths
+        Costs measured, dispatch included.
+    path_flops : tuple of int
+        Operations of each path, gates included.
+    static_flops : int
+        Of the network without gates.
     served : Served
         Test images through the bundle.
-    static_ms : float
-        The network without gates, compiled alike.
+    dispatch_ms : float
+        What deciding and calling takes beyond the pieces.
     """
 
     traced: TracedModule
     bundle: Path
-    table: CostTable
-    flops_table: CostTable
+    static_bundle: Path
+    paths: Paths
+    path_flops: tuple[int, ...]
+    static_flops: int
     served: Served
-    static_ms: float
+    dispatch_ms: float
 
     def to_json(self) -> dict[str, Any]:
         """What there is to say about it."""
-        spent = [self.flops_table.total(widths) for widths in self.served.widths]
-        predicted = [self.table.total(widths) / 1e6 for widths in self.served.widths]
+        shares = np.bincount(self.served.paths, minlength=len(self.paths.widths)) / len(self.served.paths)
+        costs = np.array(self.paths.costs) / 1e6
         return {
             "bundle": str(self.bundle),
             **self.served.to_json(),
-            "static_ms": self.static_ms,
-            "mean_flops": float(np.mean(spent)),
-            "static_flops": self.flops_table.static,
-            "estimate": {"expected_ms": float(np.mean(predicted)), "worst_ms": self.table.full / 1e6},
-            "mandatory_ms": self.table.mandatory / 1e6,
+            "mean_flops": float(np.mean(np.array(self.path_flops)[self.served.paths])),
+            "static_flops": self.static_flops,
+            "estimate": {"expected_ms": float(shares @ costs), "worst_ms": float(costs[-1])},
+            "mandatory_ms": float(costs[0]),
+            "dispatch_ms": self.dispatch_ms,
+            "paths": [
+                {"widths": list(widths), "ms": float(ms), "flops": operations, "share": float(share)}
+                for widths, ms, operations, share in zip(self.paths.widths, costs, self.path_flops, shares, strict=True)
+            ],
         }
 
 
 def price_gated(
     gated: TracedModule, static: TracedModule, backend: Backend, unit: Unit, *, database: Path | None = None
 ) -> CostTable:
-    """The cost table to train for: FLOPs, or every piece compiled and measured as it is before training."""
-    pieces = split(gated)
+    """The cost table to train for: FLOPs, or paths compiled and measured as they are before training."""
     if unit == "flops":
-        return cost_table(pieces, flops, unit="flops", static=static)
-    return compile_gated(pieces, backend, database=database).measured(pieces, Stopwatch(repeat=5, min_repeat_ms=2.0))
+        return cost_table(gated, flops, unit="flops", static=static)
+    watch = Stopwatch(repeat=25, min_repeat_ms=2.0)
+    return cost_table(gated, ms_measured(backend, watch, database=database), static=static)
 
 
 def train_and_bundle(
@@ -122,8 +138,9 @@ def train_and_bundle(
     unit: Unit = "ms",
     options: RetrainOptions | None = None,
     stages: Stages | None = None,
+    paths: int = 8,
     deadline_ms: float | None = None,
-    fill: bool = False,
+    fill: bool = True,
     trials: int = 0,
     database: Path | None = None,
     images: int | None = None,
@@ -140,19 +157,27 @@ def train_and_bundle(
     backend : Backend
         TVM.
     folder : Path
-        Gets ``bundle``, ``checkpoints``, and ``costs.json``: what was trained for, so that a run can go on.
+        Gets ``bundle``, ``static``, ``checkpoints``, and ``costs.json``: what was trained for, so that a run can go on.
     rate, unit
         The target, a share of the cost in ms or FLOPs.
     options, stages, progress
         See `train_gated`.
+    paths : int
+        How many at most.
     deadline_ms, fill
-        The hard budget of each input; see `CostTable.choose`.
+        The hard budget of each input, and whether it is spent on what the gates would leave out.
     trials, database
         See `compile_gated`.
     images : int, optional
         How many test images are measured; all by default.
+
+    Raises
+    ------
+    BudgetError
+        If the deadline is below what the cheapest path takes.
     """
     target = _stored_prices(folder / "costs.json", gated, static, backend, unit, database)
+    budget = target.budget(deadline_ms) if deadline_ms is not None and unit == "ms" else None
     trained = train_gated(
         gated,
         dataset,
@@ -160,48 +185,83 @@ def train_and_bundle(
         rate,
         options=options,
         stages=stages,
+        paths=paths,
+        budget=budget,
+        fill=fill,
         checkpoint_dir=folder / "checkpoints",
         progress=progress,
     ).traced
-    pieces = split(trained)
-    compiled = compile_gated(pieces, backend, trials=trials, database=database)
-    alone = backend.compile(for_one_input(static), database=database)
-    watch = Stopwatch(repeat=9, min_repeat_ms=5.0)
-    table = compiled.measured(pieces, watch)
-    static_ms = watch.measure_timer(alone.timer()).ms
+    return bundle_gated(
+        trained,
+        static,
+        dataset,
+        backend,
+        folder,
+        deadline_ms=deadline_ms,
+        fill=fill,
+        trials=trials,
+        database=database,
+        images=images,
+    )
+
+
+def bundle_gated(
+    trained: TracedModule,
+    static: TracedModule,
+    dataset: Dataset,
+    backend: Backend,
+    folder: Path,
+    *,
+    deadline_ms: float | None = None,
+    fill: bool = True,
+    trials: int = 0,
+    database: Path | None = None,
+    images: int | None = None,
+) -> GatedResult:
+    """Compile a gated network whose paths are set, bundle it, and measure it beside the network without gates.
+
+    Parameters
+    ----------
+    trained, static, dataset, backend, folder, deadline_ms, fill, trials, database, images
+        See `train_and_bundle`.
+    """
+    chosen = gates_of(trained).paths
+    if chosen is None:
+        raise PassError(f"{trained.name} has no paths yet; train it with train_gated, or set them with with_paths")
+    compiled = compile_gated(trained, chosen.widths, backend, trials=trials, database=database)
     manifest = manifest_of(trained, dataset, backend)
+    alone = for_one_input(static)
+    parts = backend.compile(alone, database=database).save(folder / "library")
+    without = write_bundle(folder / "static", **parts, manifest=manifest_of(static, dataset, backend))
+    shutil.rmtree(folder / "library")
     inputs, labels = dataset.inputs("test")[:images], dataset.labels[dataset.splits["test"]][:images]
-    bundle = write_gated_bundle(folder / "bundle", compiled, table, manifest)
-    table = replace(table, always=table.always + _dispatch_cost(bundle, compiled, table, inputs))
-    bundle = write_gated_bundle(bundle, compiled, table, manifest, budget_ms=deadline_ms, fill=fill)
-    with load(bundle) as runtime:
-        budget = None if deadline_ms is None else table.budget(deadline_ms)
-        served = serve(runtime, compiled, table, inputs, labels, budget=budget, fill=fill)
-    flops_table = cost_table(pieces, flops, unit="flops", static=static)
-    return GatedResult(trained, bundle, table, flops_table, served, static_ms)
+    first = write_gated_bundle(folder / "bundle", compiled, manifest)
+    costs = served_costs(first)
+    alone_costs = np.array(compiled.program.paths.costs)
+    dispatch_ms = float(np.median(np.array(costs) - alone_costs)) / 1e6
+    compiled = compiled.with_costs(costs)
+    bundle = write_gated_bundle(first, compiled, manifest, budget_ms=deadline_ms, fill=fill and deadline_ms is not None)
+    with load(bundle) as runtime, load(without) as static_runtime:
+        served = serve(runtime, inputs, labels, beside=static_runtime)
+    paths = compiled.program.paths
+    operations = tuple(path_flops(trained, paths.widths))
+    return GatedResult(trained, bundle, without, paths, operations, round(flops([alone])[0]), served, dispatch_ms)
 
 
 def serve(
-    runtime: Runtime,
-    compiled: CompiledGated,
-    table: CostTable,
-    inputs: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    *,
-    budget: int | None = None,
-    fill: bool = False,
+    runtime: Runtime, inputs: NDArray[np.float32], labels: NDArray[np.int64], *, beside: Runtime | None = None
 ) -> Served:
-    """Answer `inputs` one at a time and take the time of each; decisions are looked up beside, unmeasured."""
-    decide = compiled.dispatcher(table, budget=budget, fill=fill)
+    """Answer `inputs` one at a time and take the time of each, the fastest of five; `beside` answers in turn."""
     timer = runtime.timer()
-    ms = np.empty(len(inputs))
+    static = None if beside is None else beside.timer()
+    ms, static_ms = np.empty(len(inputs)), np.empty(len(inputs) if static else 0)
     correct = np.empty(len(inputs), bool)
-    widths: list[tuple[int, ...]] = []
     for i, image in enumerate(inputs):
         correct[i] = int(runtime.logits(image[None])[0].argmax()) == labels[i]
         ms[i] = min(timer(1) for _ in range(_RUNS_PER_IMAGE)) * 1e3
-        widths.append(decide(image[None])[1])
-    return Served(ms, tuple(widths), correct)
+        if static is not None:
+            static_ms[i] = min(static(1) for _ in range(_RUNS_PER_IMAGE)) * 1e3
+    return Served(ms, runtime.paths(inputs), correct, static_ms)
 
 
 def manifest_of(traced: TracedModule, dataset: Dataset, backend: Backend) -> Manifest:
@@ -233,11 +293,9 @@ def _stored_prices(
     return table
 
 
-def _dispatch_cost(
-    bundle: Path, compiled: CompiledGated, table: CostTable, inputs: NDArray[np.float32], images: int = 32
-) -> int:
-    """What a bundle takes beyond its pieces, at the median of some images: deciding, and calling pieces."""
+def served_costs(bundle: Path, rounds: int = 40) -> list[int]:
+    """What each path of a bundle takes as it is served, in nanoseconds: the median of fastest runs, all in turn."""
     with load(bundle) as runtime:
-        found = serve(runtime, compiled, table, inputs[:images], np.zeros(images, np.int64))
-    beyond = [ms * 1e6 - table.total(widths) for ms, widths in zip(found.ms, found.widths, strict=True)]
-    return max(0, round(float(np.median(beyond))))
+        timers = [runtime.timer(path) for path in range(len(read_gated_bundle(bundle).program.paths.widths))]
+        found = [[min(timer(1) for _ in range(_RUNS_PER_IMAGE)) for timer in timers] for _ in range(rounds)]
+    return [round(seconds * 1e9) for seconds in np.median(found, axis=0)]

@@ -37,29 +37,26 @@ class Slots:
         return layer if first is None else (*layer, *range(first + 1, first + self.groups))
 
 
-def assign_slots(cells: Sequence[tuple[bool, bool]], groups: int) -> tuple[tuple[Slots, ...], int, int]:
+def assign_slots(cells: Sequence[tuple[bool, int]]) -> tuple[tuple[Slots, ...], int, int]:
     """Number all decisions, layers first.
 
     Parameters
     ----------
-    cells : sequence of (bool, bool)
-        Whether each cell is skippable and whether it has channel sets.
-    groups : int
-        Into how many groups channel sets are divided.
+    cells : sequence of (bool, int)
+        Whether each cell is skippable, and into how many groups its channel sets are divided; 0 without any.
 
     Returns
     -------
     slots : tuple of Slots
         One for each cell.
-    layers, grouped : int
-        How many cells are skippable, and how many have channel sets.
+    layers, groups : int
+        How many cells are skippable, and how many groups all cells have together.
     """
     layers = sum(skippable for skippable, _ in cells)
-    layer = grouped = 0
+    layer = taken = 0
     slots: list[Slots] = []
-    for skippable, has_groups in cells:
-        first = layers + grouped * groups
-        slots.append(Slots(layer if skippable else None, first if has_groups else None, groups if has_groups else 1))
+    for skippable, groups in cells:
+        slots.append(Slots(layer if skippable else None, layers + taken if groups else None, groups or 1))
         layer += skippable
-        grouped += has_groups
-    return tuple(slots), layers, grouped
+        taken += groups
+    return tuple(slots), layers, taken

@@ -33,7 +33,11 @@ class GatePass(Pass):
     layers, channels : bool
         Whether residual regions get gates (L-Net), and channel groups (C-Net); both is LC-Net.
     groups : int
-        Into how many groups each channel set is divided.
+        Into how many groups each channel set is divided at most.
+    multiple : int
+        Groups end at multiples of this many channels: those of a vector register, else nothing is saved.
+    lead : int
+        How many cells at the beginning stay as they are: the gate networks read what comes behind them.
     hidden : int
         Width of the gate networks.
     scales : bool
@@ -48,16 +52,18 @@ class GatePass(Pass):
     hidden: int = 16
     scales: bool = True
     seed: int = 0
+    multiple: int = 1
+    lead: int = 0
     name: ClassVar[str] = "gate"
 
     def requires(self, traced: TracedModule) -> None:
         """There is something to skip, and the options make sense."""
         if not (self.layers or self.channels):
             raise PassError("pass gate with layers=false and channels=false gates nothing; leave one of them on")
-        if self.groups < 2 or self.hidden < 1:
+        if self.groups < 2 or self.hidden < 1 or self.multiple < 1:
             raise PassError(
-                f"pass gate needs groups of at least 2 and hidden of at least 1, got groups={self.groups} and "
-                f"hidden={self.hidden}"
+                f"pass gate needs groups of at least 2, hidden and multiple of at least 1, got groups={self.groups}, "
+                f"hidden={self.hidden} and multiple={self.multiple}"
             )
         if any(isinstance(module, (Gates, GatedCell)) for module in traced.graph_module.modules()):
             raise PassError(f"{traced.name} has gates already; gate the network that it was made from")
@@ -68,15 +74,14 @@ class GatePass(Pass):
         cells = self._cells(traced)
         work = copy_traced(traced)
         module, by_name = work.graph_module, dict(work.by_qualname)
-        slots, layers, grouped = assign_slots([(c.skippable, bool(c.sets)) for c in cells], self.groups)
+        slots, layers, _ = assign_slots([(c.skippable, c.groups) for c in cells])
         early = by_name[cells[0].entry]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             gates = Gates(
                 early.meta["spec"].shape,
+                slots=slots,
                 layers=layers,
-                grouped=grouped,
-                groups=self.groups,
                 hidden=self.hidden,
                 scales=self.scales,
             )
@@ -87,7 +92,7 @@ class GatePass(Pass):
             entry, last = by_name[cell.entry], by_name[cell.exit]
             shortcut = (by_name[cell.region.shortcut],) if cell.region else ()
             body = _body(module, cell, entry, last)
-            group_of = tuple(_group_of(module, by_name, cell, i, self.groups) for i in range(len(cell.sets)))
+            group_of = tuple(_group_of(module, by_name, cell, i, self.multiple) for i in range(len(cell.sets)))
             gated = GatedCell(cell, own, gates.total, body, group_of, _scaled_set(cell, by_name)).eval()
             inside = nodes_between(entry, end)
             assert inside is not None  # else it would be no cell
@@ -106,7 +111,15 @@ class GatePass(Pass):
             raise PassError(f"gate changed what {after.name} returns to {after.output.meta['spec']}")
 
     def _cells(self, traced: TracedModule) -> tuple[Cell, ...]:
-        return find_cells(traced, layers=self.layers, channels=self.channels, groups=self.groups)
+        found = find_cells(
+            traced, layers=self.layers, channels=self.channels, groups=self.groups, multiple=self.multiple
+        )
+        if not 0 <= self.lead < len(found):
+            raise PassError(
+                f"pass gate with lead={self.lead} leaves nothing to skip: {traced.name} has {len(found)} cells; give "
+                f"lead from 0 to {len(found) - 1}"
+            )
+        return found[self.lead :]
 
 
 def _add_call(module: fx.GraphModule, after: fx.Node, path: str, part: nn.Module, inputs: tuple[Any, ...]) -> fx.Node:
@@ -145,7 +158,7 @@ def _body(module: fx.GraphModule, cell: Cell, entry: fx.Node, last: fx.Node) -> 
     return copy.deepcopy(fx.GraphModule(module, graph, "Body")).eval()
 
 
-def _group_of(module: fx.GraphModule, by_name: dict[str, fx.Node], cell: Cell, index: int, groups: int) -> Tensor:
+def _group_of(module: fx.GraphModule, by_name: dict[str, fx.Node], cell: Cell, index: int, multiple: int) -> Tensor:
     """Divide the channels of a set: the first group has those with the largest weights, their norm's scale counted."""
     channels = cell.sets[index].channels
     weight = torch.zeros(channels, dtype=torch.float64)
@@ -161,7 +174,8 @@ def _group_of(module: fx.GraphModule, by_name: dict[str, fx.Node], cell: Cell, i
         weight = weight + size
     ranks = torch.empty(channels, dtype=torch.int64)
     ranks[weight.argsort(descending=True, stable=True)] = torch.arange(channels)
-    return ranks * groups // channels
+    ends = torch.tensor([channels * k // cell.groups // multiple * multiple for k in range(1, cell.groups)])
+    return torch.bucketize(ranks, ends, right=True)
 
 
 def _scaled_set(cell: Cell, by_name: dict[str, fx.Node]) -> int | None:

@@ -20,7 +20,7 @@ TABLE = CostTable("ms", 100, ({0: 10, 1: 40, 2: 60, 3: 90}, {0: 0, 1: 50}, {1: 5
 
 
 def test_slots() -> None:
-    assert assign_slots([(True, True), (True, False), (False, True)], 3) == (SLOTS, 2, 2)
+    assert assign_slots([(True, 3), (True, 0), (False, 3)]) == (SLOTS, 2, 6)
     assert [s.columns for s in SLOTS] == [(0, 3, 4), (1,), (6, 7)]
     assert [list(s.widths) for s in SLOTS] == [[0, 1, 2, 3], [0, 1], [1, 2, 3]]
 
@@ -28,7 +28,7 @@ def test_slots() -> None:
 @st.composite
 def tables(draw: st.DrawFn) -> CostTable:
     kinds = draw(st.lists(st.tuples(st.booleans(), st.booleans()).filter(any), min_size=1, max_size=6))
-    slots, _, _ = assign_slots(kinds, draw(st.integers(2, 4)))
+    slots, _, _ = assign_slots([(skippable, draw(st.integers(2, 4)) * grouped) for skippable, grouped in kinds])
     # Wider need not be slower: measured tables are not monotone.
     cells = tuple({w: draw(st.integers(0, 1000)) for w in s.widths} for s in slots)
     return CostTable("ms", draw(st.integers(0, 1000)), cells, slots)

@@ -154,4 +154,4 @@ def test_weights_used_twice_are_left_alone() -> None:
 
 def test_a_network_without_room_for_groups() -> None:
     with pytest.raises(NothingToSkip, match="too few"):
-        find_cells(trace(Residual(), torch.zeros(1, 3, 32, 32)), layers=False, groups=64)
+        find_cells(trace(Residual(), torch.zeros(1, 3, 32, 32)), layers=False, multiple=16)

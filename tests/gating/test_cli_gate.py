@@ -13,14 +13,27 @@ CUT = ("--at", "layer2.0", "--classes", "10")
 
 
 def test_without_data_it_prints_the_graph() -> None:
-    done = netcut("gate", *MODEL, "--json")
+    done = netcut("gate", *MODEL, "--multiple", "2", "--json")
     assert done.returncode == 0, done.stderr
     text = json.loads(done.stdout)["text"]
-    assert "gates = Gates{layers=4, grouped=4, groups=4, scales=True}(stem.2)" in text
+    assert "gates = Gates{layers=4, groups=16, scales=True}(stem.2)" in text
 
 
 def test_from_a_network_to_a_bundle_with_a_deadline(tmp_path: Path) -> None:
-    options = ("--data", "digits?limit=120", "--epochs", "1", "--groups", "2", "--hidden", "4", "--images", "8")
+    options = (
+        "--data",
+        "digits?limit=120",
+        "--epochs",
+        "1",
+        "--groups",
+        "2",
+        "--multiple",
+        "4",
+        "--hidden",
+        "4",
+        "--images",
+        "8",
+    )
     done = netcut(
         "gate", *MODEL, *CUT, *options, "--deadline-ms", "1000", "--database", str(tmp_path / "tuning"),
         "--cost", "flops", "--out", str(tmp_path / "out"), "--json",
@@ -33,6 +46,10 @@ def test_from_a_network_to_a_bundle_with_a_deadline(tmp_path: Path) -> None:
     assert 0 < found["mandatory_ms"] <= found["estimate"]["expected_ms"] <= found["estimate"]["worst_ms"]
     with load(found["bundle"]) as network:
         assert network.manifest.output_shape == (1, 10)
+    page = Path(found["report"]).read_text()
+    assert "<svg" in page
+    assert page.count('<img src="data:image/png') >= 8
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
 
 
 def test_refusals(tmp_path: Path) -> None:

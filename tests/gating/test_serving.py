@@ -15,20 +15,13 @@ import torch
 
 from netcut_fx.backends.tvm import TvmBackend
 from netcut_fx.errors import BadBundle, BudgetError, SpecError
-from netcut_fx.gating.compiling import compile_gated
-from netcut_fx.gating.cost_table import CostTable
 from netcut_fx.gating.gated_bundle import GATES_FILE, read_gated_bundle, write_gated_bundle
-from netcut_fx.gating.pieces import split
-from netcut_fx.gating.pricing import cost_table
-from netcut_fx.graph import TracedModule
 from netcut_fx.manifest import Manifest
-from netcut_fx.passes import GatePass
 from netcut_fx.preprocess import Preprocess
 from netcut_fx.runtime import load
 from tests.command_line import ROOT
-from tests.gating.deciding import vary
-from tests.gating.test_compiling import eager_widths
-from tests.zoo import CLASSES, traced_zoo
+from tests.gating.test_compiling import compiled_by, eager_widths, gated
+from tests.zoo import CLASSES
 
 SERVE = """
 import sys
@@ -47,14 +40,9 @@ class Served:
 
     def __init__(self, folder: Path) -> None:
         torch.manual_seed(0)
-        self.network: TracedModule = GatePass(hidden=4, groups=2)(traced_zoo("residual"))
-        self.images = torch.randn(24, 3, 32, 32)
-        vary(self.network, self.images)
-        pieces = split(self.network)
+        self.network, self.images = gated("residual", 4, groups=2)
         backend = TvmBackend()
-        self.compiled = compile_gated(pieces, backend)
-        # Every piece takes a millisecond: what counts here is which of them run.
-        self.table: CostTable = cost_table(pieces, lambda _: 1.0)
+        self.compiled = compiled_by(backend, self.network)
         self.manifest = Manifest(
             name="gated",
             target=backend.target,
@@ -63,7 +51,7 @@ class Served:
             input_shape=(1, 3, 32, 32),
             output_shape=(1, CLASSES),
         )
-        self.bundle = write_gated_bundle(folder / "bundle", self.compiled, self.table, self.manifest)
+        self.bundle = write_gated_bundle(folder / "bundle", self.compiled, self.manifest)
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +60,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
 
 
 def test_served_without_torch_and_decided_alike(served: Served, tmp_path: Path) -> None:
-    run = served.compiled.dispatcher(served.table)
     expected = []
-    for image in served.images:
+    with load(served.bundle) as network:
+        paths = network.paths(served.images.numpy())
+    for image, path in zip(served.images, paths, strict=True):
         widths, logits = eager_widths(served.network, image)
-        assert run(image[None].numpy())[1] == widths
+        assert served.compiled.program.paths.widths[path] == widths
         expected.append(logits[0])
+    assert len(set(paths.tolist())) > 2
     np.save(tmp_path / "images.npy", served.images.numpy())
     arguments = [served.bundle, tmp_path / "images.npy", tmp_path / "logits.npy"]
     subprocess.run([sys.executable, "-c", SERVE, *map(str, arguments)], check=True, cwd=ROOT, timeout=300)
@@ -95,18 +85,19 @@ def test_the_runtime_serves_it_as_any_bundle(served: Served) -> None:
 
 
 def test_a_budget_travels_with_the_bundle(served: Served, tmp_path: Path) -> None:
-    budget_ms = served.table.mandatory / 1e6 + 2
+    costs = served.compiled.program.paths.costs
+    budget_ms = costs[0] / 1e6
     folder = write_gated_bundle(
-        tmp_path / "bundle", served.compiled, served.table, served.manifest, budget_ms=budget_ms, fill=True
+        tmp_path / "bundle", served.compiled, served.manifest, budget_ms=budget_ms + 1e-6, fill=True
     )
     bundle = read_gated_bundle(folder)
-    assert (bundle.budget_ms, bundle.fill, bundle.table) == (budget_ms, True, served.table)
-    with load(folder) as network:
-        free, bound = load(served.bundle), network.logits(served.images.numpy())
+    assert (bundle.budget_ms, bundle.fill, bundle.program) == (budget_ms + 1e-6, True, served.compiled.program)
+    with load(folder) as network, load(served.bundle) as free:
+        assert set(network.paths(served.images.numpy()).tolist()) == {0}
+        bound = network.logits(served.images.numpy())
         assert np.abs(bound - free.logits(served.images.numpy())).max() > 1e-3
-        free.close()
     with pytest.raises(BudgetError, match="is below the"):
-        write_gated_bundle(tmp_path / "other", served.compiled, served.table, served.manifest, budget_ms=1.0)
+        write_gated_bundle(tmp_path / "other", served.compiled, served.manifest, budget_ms=1e-5)
     assert not (tmp_path / "other").exists()
 
 
@@ -133,4 +124,4 @@ def test_gates_that_are_missing_or_changed(served: Served, tmp_path: Path) -> No
 def test_what_the_gates_file_says(served: Served) -> None:
     facts = json.loads((served.bundle / GATES_FILE).read_text())
     assert facts["budget_ms"] is None
-    assert [cell["name"] for cell in facts["program"]["steps"][:4]] == ["layer1.0", "layer1.1", "layer2.0", "layer2.1"]
+    assert facts["program"]["paths"]["widths"] == [list(one) for one in served.compiled.program.paths.widths]

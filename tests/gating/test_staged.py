@@ -11,7 +11,6 @@ import torch
 from netcut_fx.errors import BudgetError, SpecError
 from netcut_fx.gating.cost_table import CostTable
 from netcut_fx.gating.gate_network import Gates
-from netcut_fx.gating.pieces import split
 from netcut_fx.gating.pricing import cost_table, flops
 from netcut_fx.gating.staged import default_stages, train_gated
 from netcut_fx.graph import TracedModule
@@ -29,7 +28,7 @@ def gated(**options: Any) -> tuple[TracedModule, CostTable]:
     traced = traced_zoo("residual")
     headed = HeadPass(3)(cut_nodes(traced, [traced.by_qualname["layer2.1.relu#2"].name]))
     network = GatePass(**options)(headed)
-    return network, cost_table(split(network), flops, unit="flops")
+    return network, cost_table(network, flops, unit="flops")
 
 
 def mean_cost(network: TracedModule, table: CostTable) -> float:
@@ -52,16 +51,21 @@ def test_training_moves_the_cost_to_its_target_and_leaves_the_source(tmp_path: P
     again = train_gated(network, coloured(), table, 0.6, options=OPTIONS, weight=20.0, checkpoint_dir=tmp_path)
     assert again.resumed
     assert again.traced.state_hash() == trained.traced.state_hash()
-    assert len(list(tmp_path.iterdir())) == 3  # one checkpoint a stage
+    assert len(list(tmp_path.iterdir())) == 4  # one checkpoint a stage
+    paths = gates_of(trained.traced).paths
+    assert paths is not None
+    assert paths == gates_of(again.traced).paths
+    assert paths.widths[-1] == (4, 4, 4, 4)
+    assert len(paths.widths) <= 8
 
 
 def test_stages() -> None:
     both, _ = gated()
     layers, _ = gated(channels=False)
     gates: Gates = gates_of(both)
-    assert default_stages(gates, 8) == (("layers", 2), ("channels", 2), ("all", 4))
+    assert default_stages(gates, 8) == (("layers", 2), ("channels", 2), ("all", 2), ("paths", 2))
     assert default_stages(gates, 3) == (("all", 3),)
-    assert default_stages(gates_of(layers), 8) == (("all", 8),)
+    assert default_stages(gates_of(layers), 9) == (("all", 6), ("paths", 3))
 
 
 def test_errors() -> None:
@@ -71,5 +75,5 @@ def test_errors() -> None:
     with pytest.raises(SpecError) as error:
         train_gated(network, coloured(), table, 0.9, stages=[("all", 0)])
     assert str(error.value) == (
-        "stages [('all', 0)] cannot be trained; give pairs of none, layers, channels, all and epochs from 1 on"
+        "stages [('all', 0)] cannot be trained; give pairs of none, layers, channels, all, paths and epochs from 1 on"
     )

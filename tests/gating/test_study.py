@@ -32,6 +32,12 @@ def test_the_fastest_point_within_half_a_point_counts() -> None:
     assert found["budget_violations"] is None
 
 
+def test_the_better_static_network_is_compared_with() -> None:
+    longer = {**STATIC, "method": "static longer", "accuracy": 0.91}
+    assert summary([STATIC, longer, row(0.899, 50, 1.2)])["flops_ratio_at_half_point"] is None
+    assert summary([STATIC, longer, row(0.906, 50, 1.2)])["flops_ratio_at_half_point"] == pytest.approx(2)
+
+
 def test_without_such_a_point_nothing_is_claimed() -> None:
     assert set(summary([STATIC, row(0.5, 20, 0.5)]).values()) == {None}
     assert summary([{**STATIC, "method": "deadline", "violations": 3}])["budget_violations"] == 3

@@ -79,6 +79,22 @@ def test_groups_are_nested_and_the_first_is_kept() -> None:
     assert cell.group_of(0).bincount().tolist() == [2, 2, 2, 2]
 
 
+def test_groups_end_at_multiples() -> None:
+    traced = GatePass(multiple=3)(traced_zoo("residual"))
+    assert [cell.slots.groups for cell in cells_of(traced)] == [2, 2, 4, 4]
+    assert [cell.group_of(0).bincount().tolist() for cell in cells_of(traced)] == [[3, 5]] * 2 + [[3, 3, 6, 4]] * 2
+    few = GatePass(multiple=5)(traced_zoo("residual"))
+    assert [cell.slots.groups for cell in cells_of(few)] == [1, 1, 3, 3]
+    assert not cells_of(few)[0].cell.sets
+
+
+def test_the_first_cells_can_be_left_alone() -> None:
+    traced = GatePass(lead=2)(traced_zoo("residual"))
+    assert [cell.cell.name for cell in cells_of(traced)] == ["layer2.0", "layer2.1"]
+    gates = next(node for node in traced.nodes if node.op == "call_module" and node.target == "gates")
+    assert gates.all_input_nodes[0].meta["qualname"] == "layer1.1.relu#2"
+
+
 def test_a_closed_group_has_no_influence() -> None:
     traced = GatePass()(traced_zoo("residual"))
     decide(traced, group_2=-1)
@@ -153,7 +169,13 @@ def test_errors() -> None:
     with pytest.raises(PassError) as error:
         GatePass(groups=1)(traced_zoo("residual"))
     assert str(error.value) == (
-        "pass gate needs groups of at least 2 and hidden of at least 1, got groups=1 and hidden=16"
+        "pass gate needs groups of at least 2, hidden and multiple of at least 1, got groups=1, hidden=16 and "
+        "multiple=1"
+    )
+    with pytest.raises(PassError) as error:
+        GatePass(lead=4)(traced_zoo("residual"))
+    assert str(error.value) == (
+        "pass gate with lead=4 leaves nothing to skip: residual has 4 cells; give lead from 0 to 3"
     )
     with pytest.raises(PassError) as error:
         GatePass()(GatePass()(traced_zoo("residual")))

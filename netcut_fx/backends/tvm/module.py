@@ -56,6 +56,10 @@ class TvmModule:
 
     def run(self, inputs: np.ndarray, *more: np.ndarray) -> np.ndarray:
         """Logits of one batch of the compiled shape, float32."""
+        return self.run_all(inputs, *more)[0]
+
+    def run_all(self, inputs: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
+        """All that the network returns."""
         if tuple(inputs.shape) != self.input_shape:
             raise BackendError(
                 f"compiled for inputs {self.input_shape}, got {tuple(inputs.shape)}; compile for that shape"
@@ -64,7 +68,7 @@ class TvmModule:
         for tensor, given in zip(self._more, more, strict=True):
             tensor.copyfrom(np.ascontiguousarray(given, np.float32))
         result = self._machine["run"]()
-        return (result if hasattr(result, "numpy") else result[0]).numpy()
+        return tuple(tensor.numpy() for tensor in ((result,) if hasattr(result, "numpy") else result))
 
     def timer(self) -> Timer:
         """Runs the network n times, for `Stopwatch`."""
