@@ -58,3 +58,11 @@ class DeviceLost(BackendError):
 
 class Busy(NetcutError):
     """Another run holds the folder."""
+
+
+class NothingToSkip(NetcutError):
+    """A network in which no layer and no channel can be left out for some inputs."""
+
+
+class BudgetError(NetcutError):
+    """A budget or target that no choice can keep, or saliences that tell nothing."""

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from netcut_fx.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
 from netcut_fx.data import Dataset
@@ -24,10 +25,25 @@ from netcut_fx.retraining_options import RetrainOptions
 from netcut_fx.student import Student
 from netcut_fx.training import Best, FineTuning, NotFiniteError, Score, train_head
 
-__all__ = ["Progress", "RetrainOptions", "TrainedCandidate", "retrain"]
+__all__ = ["Objective", "Progress", "RetrainOptions", "TrainedCandidate", "retrain"]
 
 #: Called with the record of each stage or epoch as it is added to `TrainedCandidate.history`.
 Progress = Callable[[Mapping[str, Any]], None]
+
+
+class Objective(Protocol):
+    """What is trained for beside the labels.
+
+    With one, the newest weights are taken, not those with the best accuracy: accuracy is only half of what is wanted.
+    """
+
+    def __call__(self, module: nn.Module, /) -> Tensor:
+        """A term of the loss, for the batch that the network has just computed."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """All that decides it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -78,6 +94,7 @@ def retrain(
     checkpoint_dir: Path | None = None,
     features: NDArray[np.float32] | None = None,
     progress: Progress | None = None,
+    objective: Objective | None = None,
 ) -> TrainedCandidate:
     """Train a copy of `trn`, choose its best epoch on validation, and evaluate that on test.
 
@@ -97,6 +114,8 @@ def retrain(
         Pooled features of this cut for all images, from `pooled_features`; else they are computed first.
     progress : callable, optional
         Called with each record of the history.
+    objective : Objective, optional
+        What to train for beside the labels.
 
     Returns
     -------
@@ -112,8 +131,8 @@ def retrain(
     check_fit(trn, dataset)
     if features is not None:
         check_features(trn.name, features, len(dataset.labels))
-    key = retrain_key(trn, dataset, chosen, features)
-    run = _Run(trn, dataset, chosen, folder=checkpoint_dir, progress=progress, key=key)
+    key = retrain_key(trn, dataset, chosen, features, None if objective is None else objective.to_json())
+    run = _Run(trn, dataset, chosen, folder=checkpoint_dir, progress=progress, key=key, objective=objective)
     return run.to_the_end(features)
 
 
@@ -129,11 +148,13 @@ class _Run:
         folder: Path | None,
         progress: Progress | None,
         key: str,
+        objective: Objective | None,
     ) -> None:
+        self.objective = objective
         self.trn, self.dataset, self.options, self.progress, self.key = trn, dataset, options, progress, key
         self.path = None if folder is None else checkpoint_path(folder, key)
         self.student = Student(trn)
-        self.tuning = FineTuning(self.student, dataset, options)
+        self.tuning = FineTuning(self.student, dataset, options, objective)
         self.best = Best()
         self.history: list[dict[str, Any]] = []
         self.epoch = 0
@@ -223,7 +244,7 @@ class _Run:
             self.stopped = "loss not finite"
             return
         self.epoch += 1
-        self.best.offer(result.score, self.epoch, self.student.module)
+        self.best.offer(result.score, self.epoch, self.student.module, newest=self.objective is not None)
         self._record(stage="fine-tuning", epoch=self.epoch, score=result.score, train_loss=result.loss, start=start)
         if self.epoch == 1:
             fitting = math.floor(min(1e6, (options.max_seconds - self.seconds) / (time.monotonic() - start)))
@@ -232,7 +253,7 @@ class _Run:
             self.stopped = "time"
         elif self.epoch >= self.tuning.planned_epochs:
             self.stopped = "all epochs" if self.tuning.planned_epochs == options.epochs else "time"
-        elif self._epochs_without_gain() >= options.patience:
+        elif self.objective is None and self._epochs_without_gain() >= options.patience:
             self.stopped = "patience"
         self._save()
 

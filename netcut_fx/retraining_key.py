@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +39,9 @@ SOURCES = (
     "operation_kinds.py",
 )
 
+#: The same for gated networks.
+GATING_SOURCES = ("gating/gate_network.py", "gating/gated_cell.py", "gating/objective.py", "gating/staged.py")
+
 
 def check_fit(trn: TracedModule, dataset: Dataset) -> None:
     """Refuse a network that cannot be trained on this data.
@@ -63,10 +68,14 @@ def check_fit(trn: TracedModule, dataset: Dataset) -> None:
 
 
 def retrain_key(
-    trn: TracedModule, dataset: Dataset, options: RetrainOptions, features: NDArray[np.float32] | None
+    trn: TracedModule,
+    dataset: Dataset,
+    options: RetrainOptions,
+    features: NDArray[np.float32] | None,
+    objective: Mapping[str, Any] | None = None,
 ) -> str:
     """Digest of all that decides the result, but for the number of threads, which only changes the last bits."""
-    facts = {
+    facts: dict[str, Any] = {
         "options": options.to_json(),
         "data": dataset.digest,
         "network": str(trn.graph_module),
@@ -75,4 +84,7 @@ def retrain_key(
         "code": sources_digest(SOURCES),
         "torch": torch.__version__,
     }
+    if objective is not None:
+        facts["objective"] = objective
+        facts["gates"] = sources_digest(GATING_SOURCES)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -28,6 +28,8 @@ class RetrainOptions:
         is the least specific to the task the network was trained for.
     head_factor : float
         The head's rate in fine-tuning is `lr` times this.
+    gate_factor : float
+        The rate of gate networks, where there are some, is `lr` times this: they start from nothing.
     head_lr : float
         Peak learning rate (AdamW) of the head on cached features.
     weight_decay : float
@@ -60,6 +62,7 @@ class RetrainOptions:
     lr: float = 1e-3
     first_layer_factor: float = 0.1
     head_factor: float = 1.0
+    gate_factor: float = 10.0
     head_lr: float = 2e-3
     weight_decay: float = 0.01
     label_smoothing: float = 0.1
@@ -85,7 +88,7 @@ class RetrainOptions:
         ):
             if getattr(self, name) < least:
                 raise SpecError(f"retraining with {name}={getattr(self, name)} is not possible; give at least {least}")
-        for name in ("lr", "head_lr", "first_layer_factor", "head_factor", "clip_norm", "max_seconds"):
+        for name in ("lr", "head_lr", "first_layer_factor", "head_factor", "gate_factor", "clip_norm", "max_seconds"):
             if not getattr(self, name) > 0:
                 raise SpecError(f"retraining with {name}={getattr(self, name)} is not possible; give a positive number")
         if not 0 <= self.augment_turn_degrees <= 180:

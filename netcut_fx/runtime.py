@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -18,6 +19,8 @@ from PIL import Image
 
 from netcut_fx.bundle import Bundle, read_bundle
 from netcut_fx.errors import DataError, NetcutError, SpecError, TargetMismatch
+from netcut_fx.gating.gated_bundle import GatedBundle, is_gated, read_gated_bundle
+from netcut_fx.gating.serving import LoadedGated
 from netcut_fx.host import usable_cores
 from netcut_fx.manifest import Manifest
 from netcut_fx.prediction import Prediction, softmax
@@ -56,7 +59,8 @@ def load(folder: Path | str, *, any_cpu: bool = False) -> Runtime:
     BackendError
         If apache-tvm-ffi is missing or does not fit.
     """
-    return Runtime(read_bundle(folder), any_cpu=any_cpu)
+    bundle = read_gated_bundle(folder) if is_gated(folder) else read_bundle(folder)
+    return Runtime(bundle, any_cpu=any_cpu)
 
 
 class Runtime:
@@ -86,7 +90,11 @@ class Runtime:
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         _alive.add(self)
-        self._network = self._submit(LoadedNetwork, bundle, self._ffi)
+        self._network: LoadedNetwork | LoadedGated
+        if isinstance(bundle, GatedBundle):
+            self._network = self._submit(LoadedGated, bundle, self._ffi)
+        else:
+            self._network = self._submit(LoadedNetwork, bundle, self._ffi)
 
     @property
     def manifest(self) -> Manifest:
@@ -169,6 +177,22 @@ class Runtime:
         parts = [self._run(inputs[i : i + self._chunk]) for i in range(0, max(len(inputs), 1), self._chunk)]
         return np.concatenate(parts)
 
+    def paths(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Which path each input takes through a gated network: its number (N,) among those of the bundle.
+
+        Parameters
+        ----------
+        inputs : float32 array (N, channels, height, width)
+
+        Raises
+        ------
+        SpecError
+            If the network has no gates.
+        """
+        if not isinstance(self._network, LoadedGated):
+            raise SpecError(f"{self.folder} holds a network without gates; every input takes the same path")
+        return self._submit(self._network.paths, inputs)
+
     def warm_up(self, runs: int = 3) -> None:
         """Run the network so often that caches are filled and the clock has risen."""
         self.timer()(runs)
@@ -198,11 +222,17 @@ class Runtime:
             raise SpecError(f"profiling needs at least 1 round, got {rounds}")
         return self._submit(self._network.kernel_rounds, rounds)
 
-    def timer(self) -> Callable[[int], float]:
-        """For `netcut_fx.measure.Stopwatch`: runs the network n times and gives the seconds."""
+    def timer(self, path: int | None = None) -> Callable[[int], float]:
+        """For `netcut_fx.measure.Stopwatch`: runs the network n times and gives the seconds.
+
+        Parameters
+        ----------
+        path : int, optional
+            Of a gated network, the path to take whatever the input; see `paths`.
+        """
 
         def timed(number: int) -> float:
-            return self._submit(_time, self._network, number)
+            return self._submit(_time, self._network, number, path)
 
         return timed
 
@@ -257,14 +287,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_all)
 
 
-def _time(network: LoadedNetwork, number: int) -> float:
+def _time(network: LoadedNetwork | LoadedGated, number: int, path: int | None = None) -> float:
+    call = network.call if path is None or isinstance(network, LoadedNetwork) else partial(network.call, path)
     start = time.perf_counter()
     for _ in range(number):
-        network.call()
+        call()
     return time.perf_counter() - start
 
 
-def _time_each(network: LoadedNetwork, runs: int) -> list[float]:
+def _time_each(network: LoadedNetwork | LoadedGated, runs: int) -> list[float]:
     """Milliseconds of single runs, one straight after the other."""
     return [_time(network, 1) * 1e3 for _ in range(runs)]
 

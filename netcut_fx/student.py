@@ -20,6 +20,7 @@ from netcut_fx.passes.copying import copy_traced
 from netcut_fx.quick import standardisation
 
 _HEAD = "head"
+_GATES = "gates"
 _STANDARDISE = "standardise_features"
 
 
@@ -98,20 +99,31 @@ class Student:
                     part.eval()
 
     def parameter_groups(
-        self, lr: float, first_layer_factor: float, head_factor: float, weight_decay: float
+        self,
+        lr: float,
+        first_layer_factor: float,
+        head_factor: float,
+        weight_decay: float,
+        gate_factor: float = 1.0,
     ) -> list[dict[str, object]]:
         """Groups for an optimizer, one for each tensor.
 
         In the trunk the rate rises geometrically from ``lr * first_layer_factor`` at the input to `lr` at the cut; the
-        head has ``lr * head_factor``. Biases and norms (1-d) do not decay.
+        head has ``lr * head_factor``, and gate networks ``lr * gate_factor``. Biases and norms (1-d) do not decay.
         """
         named = [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
-        trunk = [name for name, _ in named if not name.startswith(f"{_HEAD}.")]
+        trunk = [name for name, _ in named if name.partition(".")[0] not in (_HEAD, _GATES)]
         depth = {name: (i + 1) / len(trunk) for i, name in enumerate(trunk)}
+
+        def factor(name: str) -> float:
+            if name in depth:
+                return first_layer_factor ** (1 - depth[name])
+            return head_factor if name.startswith(f"{_HEAD}.") else gate_factor
+
         return [
             {
                 "params": [p],
-                "lr": lr * (first_layer_factor ** (1 - depth[name]) if name in depth else head_factor),
+                "lr": lr * factor(name),
                 "weight_decay": weight_decay if p.dim() > 1 else 0.0,
             }
             for name, p in named

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -27,6 +27,10 @@ _EVALUATION_BATCH = 32
 
 # Streams of random numbers, so that an epoch draws the same whatever ran before it.
 _HEAD_STREAM, _FINE_TUNING_STREAM = 1, 2
+
+
+#: A term of the loss beside the labels: from the network that has just computed a batch.
+Penalty = Callable[[nn.Module], Tensor]
 
 
 class NotFiniteError(Exception):
@@ -68,9 +72,9 @@ class Best:
     epoch: int = 0
     state: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
-    def offer(self, score: Score, epoch: int, module: nn.Module) -> bool:
-        """Take the module's present weights if their score is better; whether it was."""
-        if not score.beats(self.score):
+    def offer(self, score: Score, epoch: int, module: nn.Module, *, newest: bool = False) -> bool:
+        """Take the module's present weights if their score is better, or the `newest` are wanted; whether it did."""
+        if not newest and not score.beats(self.score):
             return False
         self.score, self.epoch = score, epoch
         self.state = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
@@ -154,12 +158,14 @@ class FineTuning:
     The learning rates rise linearly over the first tenth of all steps, then fall along a cosine to zero.
     """
 
-    def __init__(self, student: Student, dataset: Dataset, options: RetrainOptions) -> None:
-        self.student, self.dataset, self.options = student, dataset, options
+    def __init__(
+        self, student: Student, dataset: Dataset, options: RetrainOptions, penalty: Penalty | None = None
+    ) -> None:
+        self.student, self.dataset, self.options, self.penalty = student, dataset, options, penalty
         #: How many epochs the schedule spans; less than asked for where the time does not suffice.
         self.planned_epochs = options.epochs
         groups = student.parameter_groups(
-            options.lr, options.first_layer_factor, options.head_factor, options.weight_decay
+            options.lr, options.first_layer_factor, options.head_factor, options.weight_decay, options.gate_factor
         )
         self.optimizer = torch.optim.AdamW(cast(Any, groups))
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
@@ -197,7 +203,7 @@ class FineTuning:
                 self._set_rates(epoch - 1 + number / len(batches), 1 / len(batches))
                 inputs = torch.from_numpy(dataset.preprocess.normalise(pixels))
                 aims = torch.from_numpy(dataset.aims(index))
-                losses.append(_step(self.student.module, self.optimizer, inputs, aims, options))
+                losses.append(_step(self.student.module, self.optimizer, inputs, aims, options, self.penalty))
                 if time.monotonic() > deadline:
                     cut_short = number + 1 < len(batches)
                     break
@@ -244,10 +250,17 @@ class FineTuning:
 
 
 def _step(
-    module: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, aims: Tensor, options: RetrainOptions
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    aims: Tensor,
+    options: RetrainOptions,
+    penalty: Penalty | None = None,
 ) -> float:
     """One step; returns the loss."""
     loss = cross_entropy(module(inputs), aims, label_smoothing=options.label_smoothing)
+    if penalty is not None:
+        loss = loss + penalty(module)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(module.parameters(), options.clip_norm)

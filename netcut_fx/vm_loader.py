@@ -59,11 +59,10 @@ class LoadedNetwork:
         manifest = bundle.manifest
         self._ffi: Any = ffi
         self._bundle = bundle
-        with _loading:
-            machine = self._load_library(bundle)
+        machine = self._load_library(bundle)
         self._input: NDArray[np.float32] = aligned_copy(np.zeros(manifest.input_shape, np.float32))
         # tvm_ffi keeps views: the arrays live as long as this object does.
-        self._weights = _read_weights(bundle.params)
+        self._weights = read_weights(bundle.params)
         self._arguments = [self._tensor(array) for array in (self._input, *self._weights)]
         self._classes = manifest.output_shape[1]
         try:
@@ -98,8 +97,7 @@ class LoadedNetwork:
 
     def kernel_rounds(self, rounds: int) -> tuple[KernelRounds, ...]:
         """Milliseconds of every kernel call, see `netcut_fx.vm_profile.kernel_rounds`."""
-        with _loading:
-            machine = self._load_library(self._bundle)
+        machine = self._load_library(self._bundle)
         machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
         main = machine["main"]
         return kernel_rounds(machine, self._ffi.convert, lambda: main(*self._arguments), self.call, rounds)
@@ -113,15 +111,28 @@ class LoadedNetwork:
         return self._ffi.from_dlpack(array, require_alignment=ALIGNMENT_BYTES)
 
     def _load_library(self, bundle: Bundle) -> Any:
-        """The executable. The system loads a path once: other bytes under a path used before come through a copy."""
-        path, digest = bundle.library.resolve(), bundle.manifest.files[bundle.library.name]
+        return load_executable(self._ffi, bundle.library, bundle.manifest.files[bundle.library.name])
+
+
+def load_executable(ffi: Any, library: Path, digest: str) -> Any:
+    """Load a compiled library, whose SHA-256 is `digest`.
+
+    The system loads a path once: other bytes under a path used before come through a copy.
+
+    Raises
+    ------
+    BadBundle
+        If it does not load.
+    """
+    path = library.resolve()
+    with _loading:
         try:
             if _loaded_libraries.setdefault(path, digest) == digest:
-                return self._ffi.load_module(str(path))["vm_load_executable"]()
+                return ffi.load_module(str(path))["vm_load_executable"]()
             with tempfile.TemporaryDirectory(prefix="netcut-") as folder:
                 copy = Path(folder) / f"{digest}.so"
                 copy.write_bytes(path.read_bytes())
-                return self._ffi.load_module(str(copy))["vm_load_executable"]()
+                return ffi.load_module(str(copy))["vm_load_executable"]()
         except Exception as error:
             raise BadBundle(
                 f"cannot load {path} ({one_line(error)}); write the bundle again on this machine"
@@ -211,7 +222,8 @@ def _install(bundle: Bundle) -> str:
     return f"install apache-tvm-ffi=={version}, which it was built with" if version else "compile the network again"
 
 
-def _read_weights(path: Path) -> list[NDArray[Any]]:
+def read_weights(path: Path) -> list[NDArray[Any]]:
+    """Weights in the order of the library's arguments. Raises `BadBundle` if they cannot be read."""
     try:
         with safe_open(path, framework="np") as file:
             return [aligned_copy(file.get_tensor(name)) for name in parameter_order(file.keys())]

@@ -101,8 +101,12 @@ class CompiledModule(Protocol):
         """Calls in execution order."""
         ...
 
-    def run(self, inputs: np.ndarray) -> np.ndarray:
-        """Logits for one batch of the compiled shape, float32 NCHW."""
+    def run(self, inputs: np.ndarray, *more: np.ndarray) -> np.ndarray:
+        """What the network yields for one batch of the compiled shape, float32; `more` if it has several inputs."""
+        ...
+
+    def run_all(self, inputs: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The same where it yields several values; `run` gives the first of them."""
         ...
 
     def timer(self) -> Timer:

@@ -65,23 +65,29 @@ class EagerModule:
         self._network = kernels(traced)
         self.kernels = _listed(self._network)
         self._prepared = prepare_pipeline()(traced)
-        (spec,) = traced.input_specs
-        self._shape = spec.shape
-        self._example = torch.zeros(spec.shape)
+        self._shapes = [spec.shape for spec in traced.input_specs]
+        self._examples = [torch.zeros(shape) for shape in self._shapes]
+
+    def run(self, inputs: np.ndarray, *more: np.ndarray) -> np.ndarray:
+        """Logits of one batch."""
+        return self.run_all(inputs, *more)[0]
 
     @torch.inference_mode()
-    def run(self, inputs: np.ndarray) -> np.ndarray:
-        """Logits of one batch."""
-        if tuple(inputs.shape) != self._shape:
-            raise BackendError(f"prepared for inputs {self._shape}, got {tuple(inputs.shape)}; prepare for that shape")
-        return self._prepared.graph_module(torch.from_numpy(np.ascontiguousarray(inputs))).numpy()
+    def run_all(self, inputs: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
+        """All that it returns."""
+        for given, shape in zip((inputs, *more), self._shapes, strict=True):
+            if tuple(given.shape) != shape:
+                raise BackendError(f"prepared for inputs {shape}, got {tuple(given.shape)}; prepare for that shape")
+        tensors = [torch.from_numpy(np.ascontiguousarray(given)) for given in (inputs, *more)]
+        result = self._prepared.graph_module(*tensors)
+        return tuple(t.numpy() for t in ((result,) if isinstance(result, torch.Tensor) else result))
 
     def timer(self) -> Timer:
         """Runs the network n times."""
 
         @torch.inference_mode()
         def call() -> None:
-            self._prepared.graph_module(self._example)
+            self._prepared.graph_module(*self._examples)
 
         return python_timer(call)
 
@@ -93,7 +99,7 @@ class EagerModule:
         with torch.inference_mode():
             for _ in range(rounds):
                 clock = _NodeClock(self._prepared.graph_module)
-                clock.run(self._example)
+                clock.run(*self._examples)
                 shares: defaultdict[int, float] = defaultdict(float)
                 for name, ms in clock.ms.items():
                     if name in owner:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from netcut_fx.passes.cut import CutPass, cut_nodes
     from netcut_fx.passes.dead_code import DeadCode
     from netcut_fx.passes.fold_batch_norm import FoldBatchNorm
+    from netcut_fx.passes.gate import GatePass
     from netcut_fx.passes.head import HeadPass, head_module
     from netcut_fx.passes.registry import format_pipeline, parse_pipeline, registered_passes
     from netcut_fx.passes.simplify import Simplify
@@ -19,6 +20,7 @@ __all__ = [
     "CutPass",
     "DeadCode",
     "FoldBatchNorm",
+    "GatePass",
     "HeadPass",
     "Instrument",
     "Pass",
@@ -38,6 +40,7 @@ _HOME = {
     "CutPass": "cut",
     "DeadCode": "dead_code",
     "FoldBatchNorm": "fold_batch_norm",
+    "GatePass": "gate",
     "HeadPass": "head",
     "Instrument": "base",
     "Pass": "base",

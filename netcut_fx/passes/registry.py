@@ -26,6 +26,7 @@ _OWN = {
     "cut": "cut:CutPass",
     "dead-code": "dead_code:DeadCode",
     "fold-batch-norm": "fold_batch_norm:FoldBatchNorm",
+    "gate": "gate:GatePass",
     "head": "head:HeadPass",
     "simplify": "simplify:Simplify",
 }

@@ -54,10 +54,10 @@ def test_listing_imports_no_pass() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "'cut', 'dead-code', 'fold-batch-norm', 'head'" in done.stdout
+    assert "'cut', 'dead-code', 'fold-batch-norm', 'gate', 'head'" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["cut", "dead-code", "fold-batch-norm", "head", "simplify"])
+@pytest.mark.parametrize("name", ["cut", "dead-code", "fold-batch-norm", "gate", "head", "simplify"])
 def test_every_registered_pass_loads_under_its_own_name(name: str) -> None:
     assert load_pass(name).name == name
     assert name in registered_passes()
@@ -91,9 +91,9 @@ def test_a_pass_of_another_package() -> None:
         (
             "fold-batchnorm",
             "there is no pass 'fold-batchnorm' (did you mean 'fold-batch-norm'?); "
-            "passes: cut, dead-code, fold-batch-norm, head, many, simplify",
+            "passes: cut, dead-code, fold-batch-norm, gate, head, many, simplify",
         ),
-        ("zzz", "there is no pass 'zzz'; passes: cut, dead-code, fold-batch-norm, head, many, simplify"),
+        ("zzz", "there is no pass 'zzz'; passes: cut, dead-code, fold-batch-norm, gate, head, many, simplify"),
         (
             "head{clases=3}",
             "pass 'head' has no option 'clases' (did you mean 'classes'?); options: classes, kind, hidden, seed, pool",

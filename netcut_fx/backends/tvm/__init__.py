@@ -85,8 +85,8 @@ class TvmBackend:
         records = None if database is None else records_folder(database, self.target)
         if records is not None:
             mark_used(records)
-        (spec,) = traced.input_specs
-        return compile_lowered(self._lower(traced), self.target, records, spec.shape)
+        shapes = [spec.shape for spec in traced.input_specs]
+        return compile_lowered(self._lower(traced), self.target, records, *shapes)
 
     def _lower(self, traced: TracedModule) -> LoweredModule:
         """Lowering takes seconds and each network is asked for several times: the last few are kept."""

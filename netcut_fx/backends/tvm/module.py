@@ -41,6 +41,7 @@ class TvmModule:
         kernels: tuple[CompiledKernel, ...],
         input_shape: tuple[int, ...],
         target: Target,
+        more_shapes: tuple[tuple[int, ...], ...] = (),
     ) -> None:
         tvm = import_tvm()
         from tvm import relax
@@ -53,18 +54,25 @@ class TvmModule:
         limit_threads(target.threads)
         self._machine = relax.VirtualMachine(executable, tvm.cpu())
         self._input = tvm.runtime.tensor(np.zeros(input_shape, np.float32))
+        self._more = [tvm.runtime.tensor(np.ones(shape, np.float32)) for shape in more_shapes]
         # A saved call spares the conversion of a hundred weight arguments in every call.
-        self._machine.save_function("main", "run", self._input, *weights)
+        self._machine.save_function("main", "run", self._input, *self._more, *weights)
 
-    def run(self, inputs: np.ndarray) -> np.ndarray:
+    def run(self, inputs: np.ndarray, *more: np.ndarray) -> np.ndarray:
         """Logits of one batch of the compiled shape, float32."""
+        return self.run_all(inputs, *more)[0]
+
+    def run_all(self, inputs: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
+        """All that the network returns."""
         if tuple(inputs.shape) != self.input_shape:
             raise BackendError(
                 f"compiled for inputs {self.input_shape}, got {tuple(inputs.shape)}; compile for that shape"
             )
         self._input.copyfrom(np.ascontiguousarray(inputs, np.float32))
+        for tensor, given in zip(self._more, more, strict=True):
+            tensor.copyfrom(np.ascontiguousarray(given, np.float32))
         result = self._machine["run"]()
-        return (result if hasattr(result, "numpy") else result[0]).numpy()
+        return tuple(tensor.numpy() for tensor in ((result,) if hasattr(result, "numpy") else result))
 
     def timer(self) -> Timer:
         """Runs the network n times, for `Stopwatch`."""
@@ -100,7 +108,7 @@ class TvmModule:
             return 0
 
         observed = relax.VirtualMachine(self._executable, tvm.cpu())
-        observed.save_function("main", "run", self._input, *self._weights)
+        observed.save_function("main", "run", self._input, *self._more, *self._weights)
         observed.set_instrument(instrument)
         function, plain = observed["run"], self.timer()
         names: list[str] = []
@@ -196,11 +204,15 @@ class Built:
 
 
 def compile_lowered(
-    lowered: LoweredModule, target: Target, records: Path | None, input_shape: tuple[int, ...]
+    lowered: LoweredModule,
+    target: Target,
+    records: Path | None,
+    input_shape: tuple[int, ...],
+    *more_shapes: tuple[int, ...],
 ) -> TvmModule:
     """Build, and load it in this process."""
     built = build_lowered(lowered, target, records)
-    return TvmModule(built.executable, built.weights, built.kernels, input_shape, target)
+    return TvmModule(built.executable, built.weights, built.kernels, input_shape, target, more_shapes)
 
 
 def build_lowered(lowered: LoweredModule, target: Target, records: Path | None) -> Built:

@@ -42,19 +42,27 @@ class RemoteModule:
         self._program = _library(built.executable)
         self._alone = _library(built.executable.mod.imports[0])
 
-    def run(self, inputs: np.ndarray) -> np.ndarray:
+    def run(self, inputs: np.ndarray, *more: np.ndarray) -> np.ndarray:
         """Logits of one batch of the compiled shape, float32."""
+        return self.run_all(inputs, *more)[0]
+
+    def run_all(self, inputs: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
+        """All that the network returns."""
+        if more:
+            raise BackendError(
+                f"a network on a remote device takes one input, got {1 + len(more)}; run it on this machine"
+            )
         if tuple(inputs.shape) != self.input_shape:
             raise BackendError(
                 f"compiled for inputs {self.input_shape}, got {tuple(inputs.shape)}; compile for that shape"
             )
 
-        def answer(session: Any) -> np.ndarray:
+        def answer(session: Any) -> tuple[np.ndarray, ...]:
             loaded = self._on(session)
             loaded.set_input(np.ascontiguousarray(inputs, np.float32))
             loaded.machine.invoke_stateful("main")
             result = loaded.machine.get_outputs("main")
-            return (result if hasattr(result, "numpy") else result[0]).numpy()
+            return tuple(tensor.numpy() for tensor in ((result,) if hasattr(result, "numpy") else result))
 
         return self._device.call(answer)
 

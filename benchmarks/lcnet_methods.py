@@ -1,0 +1,242 @@
+"""The methods of `benchmarks.lcnet_study`, each a row of its result file."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.lcnet_checks import agreement, noise_ms
+from benchmarks.lcnet_networks import resnet
+from benchmarks.lcnet_peers import at_random, cut_to, early_exit
+from benchmarks.lcnet_training import Recipe, accuracy, train
+from netcut_fx.atomic_files import atomic_write
+from netcut_fx.backends.base import Backend
+from netcut_fx.data import Dataset
+from netcut_fx.evaluate import Accuracy
+from netcut_fx.gating.cost_table import CostTable
+from netcut_fx.gating.gated_job import GatedResult, bundle_gated, price_gated
+from netcut_fx.gating.objective import CostObjective
+from netcut_fx.gating.pieces import gates_of
+from netcut_fx.gating.pricing import flops, for_one_input
+from netcut_fx.gating.staged import with_paths
+from netcut_fx.graph import TracedModule
+from netcut_fx.measure import Stopwatch
+from netcut_fx.passes.copying import copy_traced
+from netcut_fx.passes.gate import GatePass
+from netcut_fx.runtime import load
+
+WATCH = Stopwatch(repeat=25, min_repeat_ms=5.0)
+#: Options of the pass and the unit of the loss.
+GATED: dict[str, tuple[dict[str, Any], str]] = {
+    "lc-net": ({}, "ms"),
+    "l-net": ({"channels": False}, "ms"),
+    "c-net": ({"layers": False}, "ms"),
+    "lc-net no scale": ({"scales": False}, "ms"),
+    "lc-net flops loss": ({}, "flops"),
+    "lc-net 2 groups": ({"groups": 2}, "ms"),
+    "lc-net lead 1": ({"lead": 1}, "ms"),
+}
+PEERS = ("static longer", "mask", "deadline", "early-exit", "cut", "random")
+#: Float32 elements of a vector register of the machines this is measured on.
+_LANES = 16
+#: How many images compiled and eager are compared on.
+_COMPARED = 1000
+
+
+@dataclass
+class Study:
+    """One network with one seed."""
+
+    source: Path
+    layers: int
+    seed: int
+    static_epochs: int
+    epochs: tuple[int, int]
+    data: Dataset
+    backend: Backend
+    folder: Path
+    rows: dict[str, dict[str, Any]]
+    save: Callable[[], None]
+    images: int | None = None
+    _static: TracedModule | None = field(default=None, init=False)
+
+    def run(self, rates: list[float], methods: list[str]) -> None:
+        """Ablations at the middle rate only; each method from scratch if its row is missing."""
+        self.static_row()
+        if "static longer" in methods:
+            self.longer()
+        for rate in rates:
+            for method in (m for m in methods if m in GATED):
+                if rate == rates[len(rates) // 2] or " " not in method:
+                    self.gated(method, rate)
+            for method in (m for m in methods if m in PEERS):
+                self.peer(method, rate)
+
+    @property
+    def static(self) -> TracedModule:
+        """The network itself, fine-tuned on these images; loaded again from its checkpoint."""
+        if self._static is None:
+            traced = copy_traced(resnet(self.layers, self.source))
+            recipe = Recipe(epochs=self.static_epochs, seed=self.seed)
+            train(traced.graph_module, self.data, recipe, self.folder / "static.pt", told=f"resnet{self.layers}")
+            traced.graph_module.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+            self._static = traced
+        return self._static
+
+    @property
+    def teacher(self) -> nn.Module:
+        """The static network as it answers while others learn."""
+        network = copy.deepcopy(self.static.graph_module).eval().requires_grad_(False)
+        return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def recipe(self, part: int) -> Recipe:
+        """Of everything that starts from the static network."""
+        return Recipe(epochs=self.epochs[part], lr=0.02, distillation=0.9, seed=self.seed + 100 * part)
+
+    def static_row(self) -> None:
+        """The static network, compiled."""
+        if self.missing("static", 1.0):
+            alone = for_one_input(self.static)
+            ms = WATCH.measure_timer(self.backend.compile(alone).timer()).ms
+            correct = accuracy(self.static.graph_module, self.data, "test")
+            self.add("static", 1.0, correct, {"mean_ms": ms, "mean_flops": flops([alone])[0]})
+
+    def longer(self) -> None:
+        """The static network, trained on as long as gated ones are, from its own answers."""
+        if self.missing("static longer", 1.0):
+            network = copy.deepcopy(self.static.graph_module)
+            for part in (0, 1):
+                path = self.folder / f"longer-{part}.pt"
+                train(network, self.data, self.recipe(part), path, teacher=self.teacher, told="static longer")
+            own = self.rows[self.key("static", 1.0)]
+            facts = {name: own[name] for name in ("mean_ms", "mean_flops")}
+            self.add("static longer", 1.0, accuracy(network, self.data, "test"), facts)
+
+    def trained(self, method: str, rate: float) -> tuple[TracedModule, CostTable]:
+        """A gated network with its paths set; and what it was trained for."""
+        options, unit = GATED[method]
+        folder = self.folder / method.replace(" ", "-")
+        gated = GatePass(hidden=32, multiple=_LANES, seed=self.seed, **options)(self.static)
+        table = self.prices(folder / "costs.json", gated, unit)
+        network, objective = gated, CostObjective(table, rate, weight=10.0)
+        for part in (0, 1):
+            if part:
+                network = with_paths(network, self.data, table, 8)
+            network = copy_traced(network)
+            train(
+                network.graph_module,
+                self.data,
+                self.recipe(part),
+                folder / f"{rate}-{part}.pt",
+                teacher=self.teacher,
+                extra=objective,
+                told=f"{method} {rate}",
+            )
+            network.graph_module.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+        return network, table
+
+    def gated(self, method: str, rate: float) -> None:
+        """A row of `GATED`."""
+        if not self.missing(method, rate):
+            return
+        network, _ = self.trained(method, rate)
+        folder = self.folder / method.replace(" ", "-") / str(rate)
+        result = bundle_gated(network, self.static, self.data, self.backend, folder, images=self.images)
+        self.add_gated(method, rate, result, {"agreement": agreement(result, self.data, _COMPARED)})
+
+    def prices(self, path: Path, gated: TracedModule, unit: str) -> CostTable:
+        """Measured once: they differ from run to run, and a training that goes on needs those that it began with."""
+        if path.is_file():
+            return CostTable.from_json(json.loads(path.read_bytes()))
+        table = price_gated(gated, self.static, self.backend, "flops" if unit == "flops" else "ms")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, json.dumps(table.to_json()).encode())
+        return table
+
+    def peer(self, method: str, rate: float) -> None:
+        """What LC-Net is compared with at the same time or cost."""
+        own = self.rows.get(self.key("lc-net", rate))
+        if own is None or method == "static longer" or not self.missing(method, rate):
+            return
+        if method == "mask":
+            # The same answers; what takes time is the path that computes everything.
+            same = Accuracy(own["correct"], own["images"])
+            self.add(method, rate, same, {"mean_ms": own["paths"][-1]["ms"], "mean_flops": own["paths"][-1]["flops"]})
+        elif method == "deadline":
+            self.deadline(rate, own)
+        elif method == "early-exit":
+            correct, ms, spent = early_exit(self.static, self.data, self.backend, ("layer1.2", "layer2.2"), rate)
+            self.add(method, rate, correct, {"mean_ms": ms, "mean_flops": spent})
+        elif method == "cut":
+            ratio = own["mean_ms"] / own["static_ms"]
+            network, ms_ratio = cut_to(self.static, self.data, self.backend, ratio)
+            for part in (0, 1):
+                path = self.folder / f"cut-{rate}-{part}.pt"
+                train(network.graph_module, self.data, self.recipe(part), path, teacher=self.teacher, told="cut")
+            facts = {"mean_ms": ms_ratio * own["static_ms"], "mean_flops": flops([for_one_input(network)])[0]}
+            self.add(method, rate, accuracy(network.graph_module, self.data, "test"), facts)
+        else:
+            network, _ = self.trained("lc-net", rate)
+            drawn = at_random(network, {tuple(path["widths"]): path["share"] for path in own["paths"]})
+            for part in (0, 1):
+                path = self.folder / f"random-{rate}-{part}.pt"
+                train(drawn.graph_module, self.data, self.recipe(part), path, teacher=self.teacher, told="random")
+            facts = {"mean_ms": own["estimate"]["expected_ms"], "mean_flops": own["mean_flops"]}
+            self.add(method, rate, accuracy(drawn.graph_module, self.data, "test"), facts)
+
+    def deadline(self, rate: float, own: dict[str, Any]) -> None:
+        """LC-Net with a bound of three quarters of what the static network takes, for each input."""
+        network, table = self.trained("lc-net", rate)
+        bound = 0.75 * own["static_ms"]
+        budget = int(table.full * 0.75)
+        bounded = with_paths(network, self.data, table, 8, budget=budget, fill=True)
+        folder = self.folder / "deadline" / str(rate)
+        result = bundle_gated(
+            bounded, self.static, self.data, self.backend, folder, deadline_ms=bound, images=self.images
+        )
+        with load(result.bundle) as runtime:
+            noise = noise_ms(runtime, self.data.inputs("test")[:1])
+        facts = {
+            "deadline_ms": bound,
+            "timer_noise_ms": noise,
+            "violations": int((result.served.ms > bound + noise).sum()),
+        }
+        self.add_gated("deadline", rate, result, facts)
+
+    def add_gated(self, method: str, rate: float, result: GatedResult, facts: dict[str, Any]) -> None:
+        """A row of a bundle."""
+        used = np.array(result.paths.widths)[result.served.paths]
+        labels = self.data.labels[self.data.splits["test"]][: len(used)]
+        found = result.to_json() | facts
+        found["gate_overhead_ms"] = found["paths"][-1]["ms"] - (found["static_ms"] or 0.0)
+        found["mean_width_per_class"] = [used[labels == c].mean(0).tolist() for c in np.unique(labels)]
+        found["cells"] = [cell.widths[-1] for cell in gates_of(result.traced).slots]
+        correct = Accuracy(int(result.served.correct.sum()), len(result.served.correct))
+        self.add(method, rate, correct, found)
+
+    def key(self, method: str, rate: float) -> str:
+        """Of a row."""
+        epochs = "+".join(map(str, (self.static_epochs, *self.epochs)))
+        return f"resnet{self.layers}/{method}/{rate}/seed{self.seed}/epochs{epochs}/n{len(self.data.labels)}"
+
+    def missing(self, method: str, rate: float) -> bool:
+        """Whether a row has still to be made."""
+        return self.key(method, rate) not in self.rows
+
+    def add(self, method: str, rate: float, correct: Accuracy, facts: dict[str, Any]) -> None:
+        """Write a row."""
+        row = {"network": f"resnet{self.layers}", "method": method, "rate": rate, "seed": self.seed, **facts}
+        row |= {"accuracy": correct.value, "low": correct.low, "high": correct.high}
+        row |= {"correct": correct.correct, "images": correct.total, "epochs": [self.static_epochs, *self.epochs]}
+        row.pop("bundle", None)
+        self.rows[self.key(method, rate)] = row
+        self.save()
+        print(f"{self.key(method, rate)}: {correct.value:.4f}, {facts['mean_ms']:.4f} ms", flush=True)

@@ -1,0 +1,78 @@
+"""Networks that decide per input what to skip, beside what else saves time: accuracy, FLOPs and measured ms.
+
+CIFAR-10 (JPEG) and CIFAR's ResNets. The static network is fine-tuned first; every other method starts from its weights,
+learns from its answers, and trains for as many epochs. Rows are written as they come; those that are there are kept,
+and a training that was stopped goes on with its epoch.
+
+    python -m benchmarks.lcnet_study [--layers 20 56] [--epochs 8 5] [--rates 0.47] [--seeds 0 1 2]
+
+Methods: ``static``; ``static longer`` (trained on as the others are: the better of the two is compared with);
+``lc-net``, ``l-net``, ``c-net``; ``mask`` (LC-Net, everything computed and multiplied by the mask); ``random`` (the
+paths of LC-Net, as often, but drawn at random); ``cut`` (the static network cut where it takes as long as LC-Net);
+``early-exit`` (heads behind two stages, left by confidence); ``deadline`` (LC-Net with a bound for each input).
+Ablations, at the middle rate: ``lc-net no scale``, ``lc-net flops loss``, ``lc-net 2 groups``, ``lc-net lead 1``
+(gates read behind the first cell).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.lcnet_methods import GATED, PEERS, Study
+from benchmarks.lcnet_networks import FOLDER, cifar10
+from benchmarks.lcnet_summary import summary
+from benchmarks.machine import machine
+from netcut_fx.atomic_files import atomic_write
+from netcut_fx.verbs import tvm_backend
+
+OUT = Path(__file__).parent / "results" / "lcnet_study.json"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, nargs="+", default=[20])
+    parser.add_argument("--static-epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, nargs=2, default=[8, 5], help="with single gates, and with whole paths")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.47])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--limit", type=int, help="images in all; fewer make a quick trial, not a result")
+    parser.add_argument("--images", type=int, help="test images that are measured; all by default")
+    parser.add_argument("--methods", nargs="+", default=["lc-net", *PEERS], choices=[*GATED, *PEERS])
+    parser.add_argument("--data", type=Path, default=FOLDER, help="folder of the images and weights")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--work", type=Path, default=Path("build/lcnet_study"))
+    options = parser.parse_args()
+    rows: dict[str, dict[str, Any]] = {}
+    if options.out.exists():
+        rows = json.loads(options.out.read_text())["rows"]
+
+    def save() -> None:
+        found = {"machine": machine(), "data": "CIFAR-10 (JPEG)", "summary": summary(list(rows.values())), "rows": rows}
+        atomic_write(options.out, (json.dumps(found, indent=1) + "\n").encode())
+
+    data, backend = cifar10(options.data, options.limit), tvm_backend("native", 1)
+    for seed in options.seeds:
+        for layers in options.layers:
+            study = Study(
+                source=options.data,
+                layers=layers,
+                seed=seed,
+                static_epochs=options.static_epochs,
+                epochs=(options.epochs[0], options.epochs[1]),
+                data=data,
+                backend=backend,
+                folder=options.work / f"resnet{layers}-seed{seed}-n{len(data.labels)}",
+                rows=rows,
+                save=save,
+                images=options.images,
+            )
+            study.run(options.rates, options.methods)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""Training for `benchmarks.lcnet_study` that two slow cores can afford: small images, bfloat16, channels last.
+
+Images are cropped and mirrored whole batches at a time. A run that was stopped goes on with the epoch it was in.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from netcut_fx.data import Dataset
+from netcut_fx.evaluate import Accuracy
+from netcut_fx.gating.gate_network import Gates
+
+#: A term of the loss, from what the network remembers of its last batch.
+Extra = Callable[[nn.Module], Tensor]
+_PADDING = 4
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the training images.
+    lr : float
+        Highest learning rate; it rises over the first tenth of the steps and falls to zero along a cosine.
+    batch_size : int
+        Images of a step.
+    weight_decay : float
+        Of convolutions and linear layers.
+    distillation : float
+        Share of the teacher's answer in the loss, where there is a teacher.
+    softness : float
+        Temperature of both answers there.
+    gate_lr : float
+        Learning rate of gate networks, which learn with Adam.
+    seed : int
+        Of order and augmentation.
+    """
+
+    epochs: int = 12
+    lr: float = 0.05
+    batch_size: int = 128
+    weight_decay: float = 5e-4
+    distillation: float = 0.7
+    softness: float = 3.0
+    gate_lr: float = 3e-3
+    seed: int = 0
+
+
+class Images:
+    """The training images, padded once; crops and mirrored copies of them a batch at a time."""
+
+    def __init__(self, data: Dataset) -> None:
+        rows = data.splits["train"]
+        border = (_PADDING, _PADDING)
+        self.padded = np.pad(data.images[rows], ((0, 0), border, border, (0, 0)), mode="reflect")
+        self.labels = torch.from_numpy(data.labels[rows])
+        self.size, self.preprocess = data.preprocess.size[0], data.preprocess
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, rows: np.ndarray, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Augmented inputs (N, 3, H, W) and labels."""
+        size = self.size
+        out = np.empty((len(rows), size, size, 3), np.uint8)
+        corners = random.integers(0, 2 * _PADDING + 1, (len(rows), 2))
+        mirrored = random.random(len(rows)) < 0.5
+        for i, (row, (top, left)) in enumerate(zip(rows, corners, strict=True)):
+            crop = self.padded[row, top : top + size, left : left + size]
+            out[i] = crop[:, ::-1] if mirrored[i] else crop
+        return torch.from_numpy(self.preprocess.normalise(out)), self.labels[torch.from_numpy(rows)]
+
+
+def train(
+    network: nn.Module,
+    data: Dataset,
+    recipe: Recipe,
+    checkpoint: Path,
+    *,
+    teacher: nn.Module | None = None,
+    extra: Extra | None = None,
+    told: str = "",
+) -> None:
+    """Train `network` in place; in evaluation mode when done.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Of inputs (N, 3, H, W).
+    data : Dataset
+        Its training images are used.
+    recipe : Recipe
+        How.
+    checkpoint : Path
+        State after each epoch; a finished one is loaded and nothing is trained.
+    teacher : nn.Module, optional
+        Whose answers are learned besides the labels.
+    extra : callable, optional
+        A further term of the loss, from what the network remembers of the batch.
+    told : str
+        Begins each line of progress.
+    """
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    optimizers = _optimizers(network, recipe)
+    done = _restore(checkpoint, network, optimizers)
+    if done >= recipe.epochs:
+        network.eval()
+        return
+    images = Images(data)
+    steps = len(images) // recipe.batch_size
+    for epoch in range(done, recipe.epochs):
+        start = time.perf_counter()
+        random = np.random.default_rng([recipe.seed, epoch])
+        torch.manual_seed(1000 * recipe.seed + epoch)
+        network.train()
+        order = random.permutation(len(images))
+        losses, right = 0.0, 0
+        for step in range(steps):
+            share = _share((epoch * steps + step) / (recipe.epochs * steps))
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+                group["lr"] = group["highest"] * share
+            x, y = images.batch(order[step * recipe.batch_size : (step + 1) * recipe.batch_size], random)
+            x = x.contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = network(x).float()
+                with torch.no_grad():
+                    wanted = None if teacher is None else teacher(x).float()
+            loss = _loss(logits, y, wanted, recipe)
+            if extra is not None:
+                loss = loss + extra(network)
+            network.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+            for optimizer in optimizers:
+                optimizer.step()
+            losses += float(loss.detach())
+            right += int((logits.detach().argmax(1) == y).sum())
+        _store(checkpoint, network, optimizers, epoch + 1)
+        print(
+            f"{told} epoch {epoch + 1}/{recipe.epochs}: loss {losses / steps:.4f}, "
+            f"{right / (steps * recipe.batch_size):.4f} right, {time.perf_counter() - start:.0f} s",
+            flush=True,
+        )
+    network.eval()
+
+
+def accuracy(network: nn.Module, data: Dataset, split: str) -> Accuracy:
+    """How many images of a split are answered right, in float32."""
+    inputs, labels = data.inputs(split), data.labels[data.splits[split]]
+    network.eval()
+    with torch.no_grad():
+        answers = [network(torch.from_numpy(inputs[i : i + 250])).argmax(1).numpy() for i in range(0, len(inputs), 250)]
+    return Accuracy(int((np.concatenate(answers) == labels).sum()), len(labels))
+
+
+def _optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    gates = [p for m in network.modules() if isinstance(m, Gates) for p in m.parameters()]
+    rest = [p for p in network.parameters() if all(p is not q for q in gates)]
+    groups = [
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": recipe.weight_decay, "highest": recipe.lr},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0, "highest": recipe.lr},
+    ]
+    found: list[torch.optim.Optimizer] = [torch.optim.SGD(groups, recipe.lr, momentum=0.9, nesterov=True)]
+    if gates:
+        found.append(torch.optim.Adam([{"params": gates, "highest": recipe.gate_lr}], recipe.gate_lr))
+    return found
+
+
+def _share(progress: float) -> float:
+    """Of the highest learning rate."""
+    rise = 0.1
+    return progress / rise if progress < rise else 0.5 * (1 + math.cos(math.pi * (progress - rise) / (1 - rise)))
+
+
+def _loss(logits: Tensor, labels: Tensor, wanted: Tensor | None, recipe: Recipe) -> Tensor:
+    hard = F.cross_entropy(logits, labels)
+    if wanted is None:
+        return hard
+    t = recipe.softness
+    soft = F.kl_div(F.log_softmax(logits / t, 1), F.log_softmax(wanted / t, 1), log_target=True, reduction="batchmean")
+    return (1 - recipe.distillation) * hard + recipe.distillation * t * t * soft
+
+
+def _store(path: Path, network: nn.Module, optimizers: Sequence[torch.optim.Optimizer], epochs: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {"network": network.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "epochs": epochs}
+    torch.save(state, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
+
+
+def _restore(path: Path, network: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> int:
+    if not path.is_file():
+        return 0
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    network.load_state_dict(state["network"])
+    for optimizer, held in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(held)
+    return int(state["epochs"])

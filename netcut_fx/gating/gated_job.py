@@ -1,0 +1,301 @@
+"""The whole way of a gated network: price, train, compile, measure, bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netcut_fx.atomic_files import atomic_write
+from netcut_fx.backends.base import Backend
+from netcut_fx.bundle import write_bundle
+from netcut_fx.data import Dataset
+from netcut_fx.errors import PassError
+from netcut_fx.gating.compiling import compile_gated
+from netcut_fx.gating.cost_table import CostTable, Unit
+from netcut_fx.gating.gated_bundle import read_gated_bundle, write_gated_bundle
+from netcut_fx.gating.paths import Paths
+from netcut_fx.gating.pieces import gates_of
+from netcut_fx.gating.pricing import cost_table, flops, for_one_input, ms_measured, path_flops
+from netcut_fx.gating.staged import Stages, train_gated
+from netcut_fx.graph import TracedModule
+from netcut_fx.manifest import Manifest
+from netcut_fx.measure import Stopwatch
+from netcut_fx.retraining import Progress, RetrainOptions
+from netcut_fx.runtime import Runtime, load
+
+#: Runs of one image when it is timed; the fastest counts, since others use the machine as well.
+_RUNS_PER_IMAGE = 5
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a bundle did with some images.
+
+    Parameters
+    ----------
+    ms : float array (N,)
+        Of each image, gates and dispatch included.
+    paths : int array (N,)
+        The number of the path of each.
+    correct : bool array (N,)
+        Whether the answer was right.
+    static_ms : float array (N,)
+        Of the network without gates, served alike, in the same rounds; empty if there was none.
+    """
+
+    ms: NDArray[np.float64]
+    paths: NDArray[np.int64]
+    correct: NDArray[np.bool_]
+    static_ms: NDArray[np.float64]
+
+    def to_json(self) -> dict[str, Any]:
+        """Mean, median, 99th percentile (from 1,000 images on) and worst."""
+        return {
+            "images": len(self.ms),
+            "accuracy": float(self.correct.mean()),
+            "mean_ms": float(self.ms.mean()),
+            "p50_ms": float(np.median(self.ms)),
+            "p99_ms": float(np.quantile(self.ms, 0.99)) if len(self.ms) >= 1000 else None,
+            "worst_ms": float(self.ms.max()),
+            "static_ms": float(self.static_ms.mean()) if len(self.static_ms) else None,
+        }
+
+
+@dataclass(frozen=True)
+class GatedResult:
+    """A finished gated network.
+
+    Parameters
+    ----------
+    traced : TracedModule
+        With its trained weights, and its paths set.
+    bundle, static_bundle : Path
+        What a device gets; the network without gates, compiled alike.
+    paths : Paths
+        Costs measured, dispatch included.
+    path_flops : tuple of int
+        Operations of each path, gates included.
+    static_flops : int
+        Of the network without gates.
+    served : Served
+        Test images through the bundle.
+    dispatch_ms : float
+        What deciding and calling takes beyond the pieces.
+    """
+
+    traced: TracedModule
+    bundle: Path
+    static_bundle: Path
+    paths: Paths
+    path_flops: tuple[int, ...]
+    static_flops: int
+    served: Served
+    dispatch_ms: float
+
+    def to_json(self) -> dict[str, Any]:
+        """What there is to say about it."""
+        shares = np.bincount(self.served.paths, minlength=len(self.paths.widths)) / len(self.served.paths)
+        costs = np.array(self.paths.costs) / 1e6
+        return {
+            "bundle": str(self.bundle),
+            **self.served.to_json(),
+            "mean_flops": float(np.mean(np.array(self.path_flops)[self.served.paths])),
+            "static_flops": self.static_flops,
+            "estimate": {"expected_ms": float(shares @ costs), "worst_ms": float(costs[-1])},
+            "mandatory_ms": float(costs[0]),
+            "dispatch_ms": self.dispatch_ms,
+            "paths": [
+                {"widths": list(widths), "ms": float(ms), "flops": operations, "share": float(share)}
+                for widths, ms, operations, share in zip(self.paths.widths, costs, self.path_flops, shares, strict=True)
+            ],
+        }
+
+
+def price_gated(
+    gated: TracedModule, static: TracedModule, backend: Backend, unit: Unit, *, database: Path | None = None
+) -> CostTable:
+    """The cost table to train for: FLOPs, or paths compiled and measured as they are before training."""
+    if unit == "flops":
+        return cost_table(gated, flops, unit="flops", static=static)
+    watch = Stopwatch(repeat=25, min_repeat_ms=2.0)
+    return cost_table(gated, ms_measured(backend, watch, database=database), static=static)
+
+
+def train_and_bundle(
+    gated: TracedModule,
+    static: TracedModule,
+    dataset: Dataset,
+    backend: Backend,
+    folder: Path,
+    *,
+    rate: float,
+    unit: Unit = "ms",
+    options: RetrainOptions | None = None,
+    stages: Stages | None = None,
+    paths: int = 8,
+    deadline_ms: float | None = None,
+    fill: bool = True,
+    trials: int = 0,
+    database: Path | None = None,
+    images: int | None = None,
+    progress: Progress | None = None,
+) -> GatedResult:
+    """Train a gated network towards a share of its cost, compile it, and measure its bundle on test images.
+
+    Parameters
+    ----------
+    gated, static : TracedModule
+        The network with gates and without.
+    dataset : Dataset
+        At the size that it reads.
+    backend : Backend
+        TVM.
+    folder : Path
+        Gets ``bundle``, ``static``, ``checkpoints``, and ``costs.json``: what was trained for, so that a run can go on.
+    rate, unit
+        The target, a share of the cost in ms or FLOPs.
+    options, stages, progress
+        See `train_gated`.
+    paths : int
+        How many at most.
+    deadline_ms, fill
+        The hard budget of each input, and whether it is spent on what the gates would leave out.
+    trials, database
+        See `compile_gated`.
+    images : int, optional
+        How many test images are measured; all by default.
+
+    Raises
+    ------
+    BudgetError
+        If the deadline is below what the cheapest path takes.
+    """
+    target = _stored_prices(folder / "costs.json", gated, static, backend, unit, database)
+    budget = target.budget(deadline_ms) if deadline_ms is not None and unit == "ms" else None
+    trained = train_gated(
+        gated,
+        dataset,
+        target,
+        rate,
+        options=options,
+        stages=stages,
+        paths=paths,
+        budget=budget,
+        fill=fill,
+        checkpoint_dir=folder / "checkpoints",
+        progress=progress,
+    ).traced
+    return bundle_gated(
+        trained,
+        static,
+        dataset,
+        backend,
+        folder,
+        deadline_ms=deadline_ms,
+        fill=fill,
+        trials=trials,
+        database=database,
+        images=images,
+    )
+
+
+def bundle_gated(
+    trained: TracedModule,
+    static: TracedModule,
+    dataset: Dataset,
+    backend: Backend,
+    folder: Path,
+    *,
+    deadline_ms: float | None = None,
+    fill: bool = True,
+    trials: int = 0,
+    database: Path | None = None,
+    images: int | None = None,
+) -> GatedResult:
+    """Compile a gated network whose paths are set, bundle it, and measure it beside the network without gates.
+
+    Parameters
+    ----------
+    trained, static, dataset, backend, folder, deadline_ms, fill, trials, database, images
+        See `train_and_bundle`.
+    """
+    chosen = gates_of(trained).paths
+    if chosen is None:
+        raise PassError(f"{trained.name} has no paths yet; train it with train_gated, or set them with with_paths")
+    compiled = compile_gated(trained, chosen.widths, backend, trials=trials, database=database)
+    manifest = manifest_of(trained, dataset, backend)
+    alone = for_one_input(static)
+    parts = backend.compile(alone, database=database).save(folder / "library")
+    without = write_bundle(folder / "static", **parts, manifest=manifest_of(static, dataset, backend))
+    shutil.rmtree(folder / "library")
+    inputs, labels = dataset.inputs("test")[:images], dataset.labels[dataset.splits["test"]][:images]
+    first = write_gated_bundle(folder / "bundle", compiled, manifest)
+    costs = served_costs(first)
+    alone_costs = np.array(compiled.program.paths.costs)
+    dispatch_ms = float(np.median(np.array(costs) - alone_costs)) / 1e6
+    compiled = compiled.with_costs(costs)
+    bundle = write_gated_bundle(first, compiled, manifest, budget_ms=deadline_ms, fill=fill and deadline_ms is not None)
+    with load(bundle) as runtime, load(without) as static_runtime:
+        served = serve(runtime, inputs, labels, beside=static_runtime)
+    paths = compiled.program.paths
+    operations = tuple(path_flops(trained, paths.widths))
+    return GatedResult(trained, bundle, without, paths, operations, round(flops([alone])[0]), served, dispatch_ms)
+
+
+def serve(
+    runtime: Runtime, inputs: NDArray[np.float32], labels: NDArray[np.int64], *, beside: Runtime | None = None
+) -> Served:
+    """Answer `inputs` one at a time and take the time of each, the fastest of five; `beside` answers in turn."""
+    timer = runtime.timer()
+    static = None if beside is None else beside.timer()
+    ms, static_ms = np.empty(len(inputs)), np.empty(len(inputs) if static else 0)
+    correct = np.empty(len(inputs), bool)
+    for i, image in enumerate(inputs):
+        correct[i] = int(runtime.logits(image[None])[0].argmax()) == labels[i]
+        ms[i] = min(timer(1) for _ in range(_RUNS_PER_IMAGE)) * 1e3
+        if static is not None:
+            static_ms[i] = min(static(1) for _ in range(_RUNS_PER_IMAGE)) * 1e3
+    return Served(ms, runtime.paths(inputs), correct, static_ms)
+
+
+def manifest_of(traced: TracedModule, dataset: Dataset, backend: Backend) -> Manifest:
+    """What the bundle says about itself."""
+    height, width = dataset.preprocess.size
+    return Manifest(
+        name=traced.name,
+        target=backend.target,
+        preprocess=dataset.preprocess,
+        labels=dataset.classes,
+        input_shape=(1, 3, height, width),
+        output_shape=(1, dataset.class_count),
+        versions=dict(backend.target.toolchain),
+    )
+
+
+def _stored_prices(
+    path: Path, gated: TracedModule, static: TracedModule, backend: Backend, unit: Unit, database: Path | None
+) -> CostTable:
+    """Measured times differ from run to run: the first ones stay, or no checkpoint would ever fit again."""
+    key = {"network": gated.state_hash(), "unit": unit, "target": backend.target.fingerprint()}
+    if path.is_file():
+        found = json.loads(path.read_bytes())
+        if found["key"] == key:
+            return CostTable.from_json(found["table"])
+    table = price_gated(gated, static, backend, unit, database=database)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, (json.dumps({"key": key, "table": table.to_json()}, indent=1) + "\n").encode())
+    return table
+
+
+def served_costs(bundle: Path, rounds: int = 40) -> list[int]:
+    """What each path of a bundle takes as it is served, in nanoseconds: the median of fastest runs, all in turn."""
+    with load(bundle) as runtime:
+        timers = [runtime.timer(path) for path in range(len(read_gated_bundle(bundle).program.paths.widths))]
+        found = [[min(timer(1) for _ in range(_RUNS_PER_IMAGE)) for timer in timers] for _ in range(rounds)]
+    return [round(seconds * 1e9) for seconds in np.median(found, axis=0)]

@@ -1,0 +1,142 @@
+"""Paths: the few ways through a gated network that are compiled whole, and which of them an input takes.
+
+A decision for each cell would cost a call for each cell, and conversions of layouts between them. A path is one
+compiled network, as fast as any: what it leaves out is time saved. Needs numpy only.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netcut_fx.errors import BudgetError
+from netcut_fx.gating.cost_table import CostTable, as_budget
+from netcut_fx.gating.slots import Slots
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The paths that there are, the cheapest first.
+
+    Parameters
+    ----------
+    slots : tuple of Slots
+        Where the decisions about each cell stand.
+    widths : tuple of tuples
+        The width of each cell on each path.
+    costs : tuple of int
+        What each costs from input to output, ascending; nanoseconds or operations.
+    """
+
+    slots: tuple[Slots, ...]
+    widths: tuple[tuple[int, ...], ...]
+    costs: tuple[int, ...]
+
+    @cached_property
+    def columns(self) -> NDArray[np.int64]:
+        """The salience of each step of each cell, ``(cells, steps)``; what a cell has less is its last one again."""
+        steps = [s.columns for s in self.slots]
+        longest = max(map(len, steps))
+        return np.array([(*one, *[one[-1]] * (longest - len(one))) for one in steps], np.int64)
+
+    @cached_property
+    def kept(self) -> NDArray[np.float32]:
+        """Which steps each path takes, ``(paths, cells * steps)``."""
+        taken = np.array([[w - s.widths[0] for w, s in zip(one, self.slots, strict=True)] for one in self.widths])
+        steps = np.arange(self.columns.shape[1])
+        return (steps < taken[:, :, None]).astype(np.float32).reshape(len(self.widths), -1)
+
+    def gates(self, total: int) -> NDArray[np.float32]:
+        """The gates (0 or 1) of each path, ``(paths, total)``."""
+        found = np.zeros((len(self.widths), total), np.float32)
+        for row, one in zip(found, self.widths, strict=True):
+            for width, slots in zip(one, self.slots, strict=True):
+                if slots.first_group is not None:
+                    row[slots.first_group] = 1
+                row[list(slots.columns[: width - slots.widths[0]])] = 1
+        return found
+
+    def choose(self, saliences: NDArray[np.float32], budget: int | None = None, *, fill: bool = False) -> int:
+        """The path of one input: the largest sum of saliences among those within the budget, the cheapest of equals.
+
+        Parameters
+        ----------
+        saliences : float array (total,)
+            A step that others build on counts as at least as salient as they are.
+        budget : int, optional
+            From `budget`.
+        fill : bool
+            Every step counts as worth taking, so that a budget is spent on those that gates would leave out, too.
+
+        Raises
+        ------
+        BudgetError
+            If a salience is NaN.
+        """
+        steps = np.minimum.accumulate(saliences[self.columns], axis=1).ravel()
+        if fill:
+            steps = steps - steps.min() + 1.0
+        scores = self.kept @ steps
+        best = int(scores[: None if budget is None else bisect_right(self.costs, budget)].argmax())
+        if scores[best] != scores[best]:
+            bad = np.flatnonzero(np.isnan(saliences))[0]
+            raise BudgetError(
+                f"salience {bad} of {len(saliences)} is NaN: the gates decide nothing; train the network again"
+            )
+        return best
+
+    def budget(self, given_ms: float) -> int:
+        """A budget in ms as a cost.
+
+        Raises
+        ------
+        BudgetError
+            If it is no positive number, or less than the cheapest path takes.
+        """
+        return as_budget("ms", given_ms, self.costs[0])
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON."""
+        slots = [[s.layer, s.first_group, s.groups] for s in self.slots]
+        return {"slots": slots, "widths": [list(one) for one in self.widths], "costs": list(self.costs)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """What `to_json` gave."""
+        slots = tuple(Slots(*one) for one in value["slots"])
+        return cls(slots, tuple(tuple(one) for one in value["widths"]), tuple(value["costs"]))
+
+
+def pick_paths(
+    wanted: Iterable[Sequence[int]], table: CostTable, count: int, *, budget: int | None = None
+) -> tuple[tuple[int, ...], ...]:
+    """The paths to compile: the two that bound all others, and the most wanted between them.
+
+    Parameters
+    ----------
+    wanted : iterable of widths
+        What the gates would choose for many inputs, by `CostTable.choose`.
+    table : CostTable
+        Costs of single cells; with it paths are ordered.
+    count : int
+        How many paths at most, two or more.
+    budget : int, optional
+        What none may cost. Without one the path that keeps all is among them.
+    """
+    if count < 2:
+        raise BudgetError(f"{count} paths leave nothing to decide; give 2 or more")
+    least = tuple(min(costs) for costs in table.cells)
+    chosen = {least: None}
+    if budget is None:
+        chosen[tuple(max(costs) for costs in table.cells)] = None
+    for one, _ in Counter(map(tuple, wanted)).most_common():
+        if len(chosen) < count and (budget is None or table.total(one) <= budget):
+            chosen[one] = None
+    return tuple(sorted(chosen, key=lambda one: (table.total(one), one)))

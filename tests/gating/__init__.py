@@ -1,0 +1,1 @@
+"""Networks that decide per input what to skip."""

@@ -1,0 +1,44 @@
+"""Gated networks whose decisions a test sets."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from netcut_fx.gating.gate_network import Gates
+from netcut_fx.gating.gated_cell import GatedCell
+from netcut_fx.graph import TracedModule
+
+
+def gates_of(traced: TracedModule) -> Gates:
+    return next(m for m in traced.graph_module.modules() if isinstance(m, Gates))
+
+
+def cells_of(traced: TracedModule) -> list[GatedCell]:
+    return [m for m in traced.graph_module.modules() if isinstance(m, GatedCell)]
+
+
+def decide(traced: TracedModule, **columns: float) -> None:
+    """Let saliences depend on nothing: those named ``layer_3`` or ``group_0`` get a value."""
+    gates = gates_of(traced)
+    for name, value in columns.items():
+        kind, _, column = name.partition("_")
+        net = gates.l_net if kind == "layer" else gates.c_net
+        assert net is not None
+        net.salience.bias.data[int(column)] = value
+
+
+def vary(traced: TracedModule, inputs: Tensor) -> None:
+    """Let decisions and scales differ from input to input, each gate open for about half of `inputs`."""
+    gates, early = gates_of(traced), list[Tensor]()
+    for net in (gates.l_net, gates.c_net):
+        if net is not None:
+            net.salience.weight.data.normal_(0, 30)
+            net.scale.weight.data.normal_(0, 3)
+    hook = gates.register_forward_pre_hook(lambda _, given: early.append(given[0]))
+    with torch.no_grad():
+        traced.graph_module(inputs)
+        hook.remove()
+        for net in (gates.l_net, gates.c_net):
+            if net is not None:
+                net.salience.bias.data -= net(early[0])[0].mean(0)
