@@ -6,8 +6,8 @@ class, seed) every network is surveyed and its uncut form trained; all cuts of t
 first setting, so that exhaustive search is really done once.
 
     python -m benchmarks.netcut_study --phase train     # what needs no clock: hours, may share the machine
-    python -m benchmarks.netcut_study --phase measure   # tune, profile, compile and time all cuts: on a quiet machine
-    python -m benchmarks.netcut_study --phase choose    # what the strategies want beyond that, then the result
+    python -m benchmarks.netcut_study --phase measure   # tune, compile and time: on a quiet machine
+    python -m benchmarks.netcut_study --phase choose    # train what the strategies still want, write the result
 
 Every phase goes on where it was stopped, and ``choose`` writes ``benchmarks/results/netcut_study.json`` after each
 setting. ``--tiny`` tries all of it on one network in minutes. Needs the extras ``build`` and ``demo``; for Lite1 and 2
@@ -29,12 +29,14 @@ from benchmarks.machine import machine
 from benchmarks.study_settings import SETTINGS, SMALL, TINY, StudySetting, networks
 from benchmarks.study_summary import rounded, summary
 from netcut_fx.atomic_files import atomic_write
+from netcut_fx.exploration.executors import Inline
 from netcut_fx.exploration.explore import prepared
 from netcut_fx.exploration.explorer import Explorer
 from netcut_fx.exploration.network_spec import NetworkSpec
 from netcut_fx.exploration.options import Strategy
 from netcut_fx.exploration.outcome import outcome_of
 from netcut_fx.exploration.overview import write_fronts_svg, write_overview
+from netcut_fx.exploration.processes import Processes
 from netcut_fx.workspace import Workspace
 
 HERE = Path(__file__).parent
@@ -65,10 +67,10 @@ def explorer_of(
     wanted: Sequence[NetworkSpec],
     strategies: tuple[Strategy, ...] = ("ranked",),
 ) -> Explorer:
-    """An exploration of `wanted` in one setting, in this process; all explorations share the timings."""
-    return prepared(
+    """An exploration of `wanted` in one setting; all explorations share the timings."""
+    explorer = prepared(
         wanted,
-        str(given.shared / "signdigits.npz"),
+        given.data or str(given.shared / "signdigits.npz"),
         given.build / setting.name,
         setting.options(strategies, given.trials),
         input_size=SIZE,
@@ -76,40 +78,51 @@ def explorer_of(
         backend=given.backend,
         reporter=Lines(),
     )
+    explorer.executor = given.executor
+    return explorer
+
+
+def pools_of(
+    setting: StudySetting, wanted: Sequence[NetworkSpec]
+) -> list[tuple[str, Sequence[NetworkSpec], tuple[Strategy, ...]]]:
+    """Which networks are explored together, and how: all of them by ours, the small ones by all three strategies."""
+    small = [n for n in wanted if n.name in SMALL]
+    compared: tuple[Strategy, ...] = ("ranked", "netcut", "exhaustive")
+    return [*([("small", small, compared)] if setting.exhaustive and small else []), ("all", wanted, ("ranked",))]
 
 
 def train(given: argparse.Namespace, settings: Sequence[StudySetting], wanted: Sequence[NetworkSpec]) -> None:
-    """Survey all networks and train what is needed whatever the latencies are, small networks first."""
+    """Survey all networks and train what is needed whatever the latencies are, uncut networks first."""
     for setting in settings:
         print(f"== {setting.name}", flush=True)
         explorer = explorer_of(given, setting, wanted)
         explorer.survey()
         candidates = explorer.facts.usable()
-        for network in wanted:
-            explorer.train_without_clock([c.key for c in candidates if c.uncut and c.network == network.name])
-        for network in wanted:
-            if setting.exhaustive and network.name in SMALL:
-                explorer.train_without_clock([c.key for c in candidates if c.network == network.name])
+        explorer.train_without_clock([c.key for c in candidates if c.uncut])
+        if setting.exhaustive:
+            explorer.train_without_clock([c.key for c in candidates if c.network in SMALL])
 
 
 def measure(given: argparse.Namespace, settings: Sequence[StudySetting], wanted: Sequence[NetworkSpec]) -> None:
-    """Tune and time every network and every cut; the images only decide the number of classes."""
-    explorer = explorer_of(given, settings[0], wanted)
-    explorer.survey()
-    explorer.time()
-    for network in wanted:
-        explorer.measure_all([c.key for c in explorer.facts.usable() if c.network == network.name])
+    """Tune and time all uncut networks, all cuts of the small ones, and the cuts that our strategy would measure."""
+    for setting in settings:
+        explorer = explorer_of(given, setting, wanted)
+        explorer.survey()
+        explorer.time()
+        explorer.measure_all([c.key for c in explorer.facts.usable() if c.uncut or c.network in SMALL])
+        for _, members, strategies in pools_of(setting, wanted):
+            pool = explorer_of(given, setting, members, strategies)
+            pool.survey()
+            pool.time()
+            pool.facts.measured.update({k: m for k, m in explorer.facts.measured.items() if k in pool.facts.candidates})
+            pool.measure_wanted()
 
 
 def choose(given: argparse.Namespace, settings: Sequence[StudySetting], wanted: Sequence[NetworkSpec]) -> None:
     """Let the strategies choose at every deadline, train what they still want, and write a row for each setting."""
     result: dict[str, Any] = {"machine": machine(), "rows": []}
-    small = [n for n in wanted if n.name in SMALL]
     for setting in settings:
-        pools: list[tuple[str, Sequence[NetworkSpec], tuple[Strategy, ...]]] = [("all", wanted, ("ranked",))]
-        if setting.exhaustive:
-            pools.insert(0, ("small", small, ("ranked", "netcut", "exhaustive")))
-        for pool, members, strategies in pools:
+        for pool, members, strategies in pools_of(setting, wanted):
             explorer = explorer_of(given, setting, members, strategies)
             explorer.survey()
             explorer.time()
@@ -130,13 +143,15 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="one network, one epoch, no tuning: a dry run")
     parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--settings", nargs="+", metavar="NAME", help="only these, as in 10-images-seed-0")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that survey and train, with one thread each")
     parser.add_argument("--trials", type=int, default=16, help="schedules tried per kernel")
     parser.add_argument("--backend", choices=("tvm", "eager"), default="tvm")
+    parser.add_argument("--data", help="other images, with a folder (--build) and result (--out) of their own")
     parser.add_argument("--shared", type=Path, default=HERE.parent.parent / "shared" / "data", help="weights, images")
     parser.add_argument("--build", type=Path, default=BUILD, help="folder of everything that is kept")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
-    if not (given.shared / "signdigits.npz").exists():
+    if given.data is None and not (given.shared / "signdigits.npz").exists():
         print(f"{given.shared / 'signdigits.npz'} is missing; give its folder with --shared", file=sys.stderr)
         return 2
     torch.set_num_threads(1)
@@ -145,8 +160,13 @@ def main() -> int:
     settings = [s for s in (TINY if given.tiny else SETTINGS) if given.settings is None or s.name in given.settings]
     if given.tiny:
         given.trials = 0
-    with Workspace(given.build):
-        {"train": train, "measure": measure, "choose": choose}[given.phase](given, settings, [known[n] for n in names])
+    given.executor = Processes(given.jobs) if given.jobs > 1 else Inline()
+    phases = {"train": train, "measure": measure, "choose": choose}
+    try:
+        with Workspace(given.build):
+            phases[given.phase](given, settings, [known[n] for n in names])
+    finally:
+        given.executor.close()
     return 0
 
 

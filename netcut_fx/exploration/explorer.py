@@ -13,7 +13,7 @@ from netcut_fx.exploration.executors import Executor
 from netcut_fx.exploration.facts import Candidate, Facts, Failure, Key, Trained
 from netcut_fx.exploration.network_spec import NetworkSpec
 from netcut_fx.exploration.options import ExploreOptions
-from netcut_fx.exploration.strategies import next_steps
+from netcut_fx.exploration.strategies import Steps, next_steps
 from netcut_fx.exploration.tasks import Answer, Kind, Setting, Task
 from netcut_fx.job_values import Reporter
 from netcut_fx.measure import Measurement
@@ -85,20 +85,17 @@ class Explorer:
             trained = [k for k in uncut if k in self.facts.trained]
             self.teacher = max(trained, key=lambda k: self.facts.trained[k].validation.value, default=None)
         while True:
-            wanted = [
-                next_steps(strategy, self.facts, deadline_ms, self.options.each.shortlist)
-                for strategy in self.options.strategies
-                for deadline_ms in self.deadlines_ms
-            ]
-            measure = list(dict.fromkeys(k for steps in wanted for k in steps.measure))
-            train = list(dict.fromkeys(k for steps in wanted for k in steps.train))
-            if not measure and not train:
+            # What is measured decides what is worth training.
+            self.measure_wanted()
+            wanted = self._wanted()
+            if not wanted.measure and not wanted.train:
                 return
-            # What is to be measured decides what is worth training.
-            if measure:
-                self._measure(measure)
-            else:
-                self._train(train)
+            self._train(wanted.train)
+
+    def measure_wanted(self) -> None:
+        """Measure what the strategies want to know, as far as they can tell before anything more is trained."""
+        while (wanted := self._wanted()).measure:
+            self._measure(wanted.measure)
 
     def train_without_clock(self, keys: Sequence[Key]) -> None:
         """Retrain what is sure to be needed, before anything is timed."""
@@ -107,6 +104,15 @@ class Explorer:
     def measure_all(self, keys: Sequence[Key]) -> None:
         """Compile and time `keys`, whatever the strategies want."""
         self._measure([k for k in keys if k not in self.facts.measured])
+
+    def _wanted(self) -> Steps:
+        """What the strategies want to know next about any deadline, each thing once."""
+        shortlist = self.options.each.shortlist
+        wanted = [next_steps(s, self.facts, ms, shortlist) for s in self.options.strategies for ms in self.deadlines_ms]
+        return Steps(
+            tuple(dict.fromkeys(k for steps in wanted for k in steps.measure)),
+            tuple(dict.fromkeys(k for steps in wanted for k in steps.train)),
+        )
 
     def _alive(self) -> list[str]:
         return list(dict.fromkeys(c.network for c in self.facts.usable()))

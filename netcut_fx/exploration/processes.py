@@ -67,7 +67,8 @@ class Processes:
         """End the workers, in the middle of a task if need be."""
         for worker in self._workers:
             worker.pipe.close()
-            worker.process.terminate()
+            if worker.task is not None:
+                worker.process.terminate()
         for worker in self._workers:
             worker.process.join()
         self._workers.clear()
