@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from netcut_fx.errors import BackendError, SpecError
+from netcut_fx.errors import BackendError, SpecError, TargetMismatch
 from netcut_fx.graph import TracedModule
+from netcut_fx.host import detect_host
 from netcut_fx.kernels import kernels
 from netcut_fx.latency import LatencyModel, samples_of_profile
 from netcut_fx.profiling import profile_network
@@ -149,6 +150,17 @@ def test_unknown_targets_are_refused() -> None:
         TvmBackend("native", threads=4096)
     with pytest.raises(SpecError, match="there is no target 'fpga'"):
         TvmBackend("fpga")
+
+
+def test_a_target_that_this_machine_cannot_run_is_refused() -> None:
+    host = detect_host()
+    if host.arch != "x86_64" or "amx_int8" in host.features:
+        pytest.skip("this CPU can run what is asked for")
+    with pytest.raises(TargetMismatch) as error:
+        TvmBackend("llvm -mcpu=sapphirerapids")
+    assert f"this machine ({host.cpu_model}, " in str(error.value)
+    assert "cannot run code for sapphirerapids: it lacks amx_bf16, amx_int8, " in str(error.value)
+    assert str(error.value).endswith("; use --target native, or run on the device itself")
 
 
 def test_a_target_that_nothing_here_can_serve_is_refused() -> None:
