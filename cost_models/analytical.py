@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cost_models.features import Array, KernelFacts
+from cost_models.features import WINOGRAD, Array, KernelFacts
 from cost_models.machine import Machine
 
 _CORNER = 4.0
@@ -28,7 +28,7 @@ _CORNER = 4.0
 _NOISE = 0.15
 #: Kinds that compute and kinds that mostly move; one never measured borrows from its own family only.
 _FAMILIES = (
-    frozenset({"conv2d", "pointwise_conv2d", "depthwise_conv2d", "grouped_conv2d", "matmul"}),
+    frozenset({"conv2d", WINOGRAD, "pointwise_conv2d", "depthwise_conv2d", "grouped_conv2d", "matmul"}),
     frozenset({"pool", "reduce", "elementwise", "data_movement"}),
 )
 # Common parameters, then a bandwidth for each level, then three deviations for each kind.

@@ -39,10 +39,11 @@ def novelty(kernels: Sequence[Kernel], samples: Sequence[KernelSample], errors: 
     """
     worst = max(errors.values(), default=1.0)
     new = {k.key: KernelFacts.of(k) for k in kernels if k.modelled}
+    measured = [KernelFacts.of(s.kernel) for s in samples]
     total = 0.0
     for kind in {facts.kind for facts in new.values()}:
         asked = log_features([f for f in new.values() if f.kind == kind])
-        known = [KernelFacts.of(s.kernel) for s in samples if s.kind == kind]
+        known = [facts for facts in measured if facts.kind == kind]
         near = np.full(len(asked), _FAR)
         if known:
             rows = log_features(known)
@@ -59,7 +60,7 @@ def errors_by_kind(samples: Sequence[KernelSample], machine: Machine) -> dict[st
     facts, ms = [KernelFacts.of(s.kernel) for s in known], np.asarray([s.ms for s in known])
     errors = held_out_errors(FAMILIES["analytical"].fit, facts, ms, [s.group for s in known], machine)
     found: dict[str, list[float]] = {}
-    for sample, error in zip(known, errors.tolist(), strict=True):
+    for one, error in zip(facts, errors.tolist(), strict=True):
         if math.isfinite(error):
-            found.setdefault(sample.kind, []).append(abs(error))
+            found.setdefault(one.kind, []).append(abs(error))
     return {kind: float(np.mean(values)) for kind, values in found.items()}

@@ -13,11 +13,15 @@ from cost_models.kernel import MODELLED_KINDS, Kernel
 
 Array = NDArray[np.float64]
 
+#: Dense convolutions with a 3x3 window in steps of one: Winograd's algorithm (arXiv 1509.09308) takes fewer products.
+WINOGRAD = "conv2d 3x3"
 #: Kinds in a fixed order, for one-hot columns.
-KINDS: tuple[str, ...] = tuple(sorted(MODELLED_KINDS))
+KINDS: tuple[str, ...] = tuple(sorted({*MODELLED_KINDS, WINOGRAD}))
 #: Names of the columns of `log_features`.
 LOG_FEATURES = ("flops", "channels", "pixels", "reduction", "activation_bytes", "weight_bytes", "ops")
 
+#: With fewer channels it does not pay.
+_WINOGRAD_CHANNELS = 16
 _ANCHORED = ("conv2d", "pointwise_conv2d", "depthwise_conv2d", "grouped_conv2d", "matmul")
 
 
@@ -28,6 +32,7 @@ class KernelFacts:
     Parameters
     ----------
     kind : str
+        That of the kernel, but `WINOGRAD` apart from other convolutions.
     flops : float
         At least one for each number written: nothing is free.
     channels : int
@@ -66,7 +71,7 @@ class KernelFacts:
         weight_bytes = kernel.bytes * weights / max(1, numbers)
         flops = float(max(kernel.flops, written))
         return cls(
-            kernel.kind,
+            model_kind(kernel),
             flops,
             channels,
             max(1, written // channels),
@@ -75,6 +80,19 @@ class KernelFacts:
             weight_bytes,
             len(kernel.ops),
         )
+
+
+def model_kind(kernel: Kernel) -> str:
+    """`KernelFacts.kind` of a kernel."""
+    if kernel.kind != "conv2d" or len(kernel.input_shapes) < 2 or kernel.detail:
+        return kernel.kind
+    data, weight, out = kernel.input_shapes[0], kernel.input_shapes[1], kernel.output_shapes[0]
+    if len(data) != 4 or len(out) != 4 or weight[2:] != (3, 3) or min(weight[:2]) < _WINOGRAD_CHANNELS:
+        return kernel.kind
+    # Without padding a window of three takes two pixels off each edge; a step of two takes half of them.
+    planes = zip(data[2:], out[2:], strict=True)
+    in_steps_of_one = all(after >= before - 2 and 2 * after > before + 1 for before, after in planes)
+    return WINOGRAD if in_steps_of_one else kernel.kind
 
 
 def log_features(facts: Sequence[KernelFacts]) -> Array:

@@ -12,7 +12,7 @@ import numpy as np
 
 from cost_models.analytical import fit_analytical
 from cost_models.estimate import LatencyEstimate
-from cost_models.features import Array, KernelFacts
+from cost_models.features import Array, KernelFacts, model_kind
 from cost_models.hull import Hull
 from cost_models.kernel import Kernel
 from cost_models.learned import fit_flops, fit_gbdt, fit_linear, fit_svr
@@ -123,11 +123,12 @@ class ModelledKernels:
         unseen = math.isinf(far)
         if not math.isfinite(ms) or (unseen and self.family.needs_kind) or (not unseen and far > self.family.reach):
             return LatencyEstimate.unknown(kernel.key)
-        spread, notes = self.spread.get(kernel.kind, self.pooled), ()
+        kind = model_kind(kernel)
+        spread, notes = self.spread.get(kind, self.pooled), ()
         if unseen:
-            spread, notes = 2 * max(self.pooled, _UNKNOWN_SPREAD), (f"no {kernel.kind} was measured",)
+            spread, notes = 2 * max(self.pooled, _UNKNOWN_SPREAD), (f"no {kind} was measured",)
         elif far > 0:
-            spread, notes = spread * (1 + far), (f"{kernel.kind} beyond what was measured by a factor of {2**far:.2g}",)
+            spread, notes = spread * (1 + far), (f"{kind} beyond what was measured by a factor of {2**far:.2g}",)
         wide = math.exp(min(spread, 5.0))
         return LatencyEstimate(ms, ms / wide, ms * wide, ((label, ms),), notes=notes)
 

@@ -33,6 +33,13 @@ class _Residual(nn.Module):
         return x + self.layer(x)
 
 
+class _Mean(nn.Module):
+    """The mean over all pixels: what adaptive pooling becomes depends on strides, and these on the exporter."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
 class _Branches(nn.Module):
     """Two layers side by side, concatenated."""
 
@@ -75,7 +82,7 @@ def random_probe(generator: np.random.Generator, name: str = "probe") -> TracedM
     for _ in range(_LAYERS):
         layer, channels, size = _layer(generator, channels, size)
         layers.append(layer)
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, _channels(generator))]
+    layers += [_Mean(), nn.Linear(channels, _channels(generator))]
     return trace(nn.Sequential(*layers).eval(), image, name=name)
 
 

@@ -171,6 +171,10 @@ FRAGMENTS: dict[str, Fragment] = {
         lambda x, a: f.adaptive_avg_pool2d(a(x).transpose(1, 2).reshape(-1, 4, 2, 3), 1).flatten(1),
         (1, 6, 4), (nn.Linear(4, 4),),
     ),
+    "tokens as an image, convolved, pooled": (
+        lambda x, a, b: f.adaptive_avg_pool2d(b(a(x).transpose(1, 2).reshape(-1, 4, 2, 3)).relu(), 1).flatten(1),
+        (1, 6, 4), (nn.Linear(4, 4), conv()),
+    ),
     "small fill": (lambda x: torch.where(x > 0, torch.full_like(x, 2.0), x), (1, 4, 16, 16), ()),
     "large fill": (lambda x: torch.where(x > 0, torch.full_like(x, 2.0), x), (1, 5, 16, 16), ()),
     "weights computed from weights": (lambda x, a: a.weight.view(1, -1, 1, 1) * x, IMAGE, (nn.LayerNorm(4),)),

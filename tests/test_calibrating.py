@@ -13,6 +13,7 @@ from torch import nn
 
 from cost_models import Calibration, CalibrationError, hold
 from cost_models.design import errors_by_kind, novelty
+from cost_models.features import model_kind
 from netcut_fx.backends.base import KernelTiming, Profile
 from netcut_fx.backends.eager import EagerBackend, EagerModule
 from netcut_fx.calibrating import calibrate, held_out_accuracy, next_probe, profile_until_known, without
@@ -59,7 +60,7 @@ def test_what_was_measured_teaches_nothing_new() -> None:
 def test_errors_are_known_by_kind_once_there_is_something_to_learn_from() -> None:
     found = made_up(networks=6, noise=0.1)
     errors = errors_by_kind(found.samples, found.machine)
-    assert set(errors) == {s.kind for s in found.samples}
+    assert set(errors) == {model_kind(s.kernel) for s in found.samples}
     assert all(0 < e < 1 for e in errors.values())
     assert errors_by_kind(found.samples[:5], found.machine) == {}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
 from torch._refs import view
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -77,6 +78,9 @@ class Recorder(TorchDispatchMode):
         # Export's views have other strides where a dimension is 1, and these decide what pooling is decomposed into.
         function = _view if func in _VIEWS else func
         result = function(*map_nested(args, Tensor, without_storage), **map_nested(kwargs, Tensor, without_storage))
+        if func is torch.ops.aten.convolution.default and _is_channels_last(args[0]):
+            # As export's convolutions do, and those of tensors without storage do not.
+            result = result.contiguous(memory_format=torch.channels_last)
         if writes:
             slot = self.new_slot(args[0])
             self.calls.append(RecordedCall(op, *slotted, (slot,)))
@@ -106,6 +110,10 @@ class Recorder(TorchDispatchMode):
 def without_storage(tensor: Tensor) -> Tensor:
     """Stand in for a literal; numbers mix with tensors of any device."""
     return tensor if tensor.is_meta or tensor.dim() == 0 else Layout.of(tensor).tensor()
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.dim() == 4 and suggest_memory_format(tensor) is torch.channels_last
 
 
 def _view(tensor: Tensor, shape: Any) -> Tensor:

@@ -130,7 +130,7 @@ def test_outside_the_measured_shapes_models_refuse_or_widen(evidence: Calibratio
     estimator = fit_estimator("analytical", evidence)
     wide, usual = estimator.estimate([far]), estimator.estimate([near])
     assert wide.high_ms / wide.low_ms > usual.high_ms / usual.low_ms
-    assert "conv2d beyond what was measured by a factor of" in wide.notes[1]
+    assert "conv2d 3x3 beyond what was measured by a factor of" in wide.notes[1]
 
 
 def test_measured_comes_before_modelled_and_nothing_is_free() -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from cost_models import Band, Between, ModelledKernels
+from cost_models import Band, Between, Kernel, ModelledKernels
 from cost_models.between import NetworkTotals
 from cost_models.conformal import FLOOR, difficulty
-from cost_models.features import LOG_FEATURES, KernelFacts, log_features
+from cost_models.features import LOG_FEATURES, WINOGRAD, KernelFacts, log_features, model_kind
 from cost_models.hull import Hull
 from tests.cost_models.made_up import MACHINE, calibration, convolution, elementwise, network, product, true_ms
 
@@ -60,6 +61,24 @@ def test_facts_tell_weights_from_activations() -> None:
     tokens = KernelFacts.of(product(10, 20, 30))
     assert (tokens.channels, tokens.pixels, tokens.weight_bytes) == (20, 10, pytest.approx(4 * 600))
     assert log_features([facts, tokens]).shape == (2, len(LOG_FEATURES))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        (convolution("conv2d", 28, 64, 64), WINOGRAD),
+        (convolution("conv2d", 28, 3, 64), "conv2d"),
+        (convolution("conv2d", 28, 64, 64, window=5), "conv2d"),
+        (replace(convolution("conv2d", 28, 64, 64), output_shapes=((1, 64, 26, 26),)), WINOGRAD),
+        (replace(convolution("conv2d", 28, 64, 64), output_shapes=((1, 64, 14, 14),)), "conv2d"),
+        (replace(convolution("conv2d", 4, 64, 64), output_shapes=((1, 64, 2, 2),)), "conv2d"),
+        (replace(convolution("conv2d", 28, 64, 64), detail="dilation 2x2"), "conv2d"),
+        (convolution("depthwise_conv2d", 28, 64, 64), "depthwise_conv2d"),
+        (elementwise(28, 64), "elementwise"),
+    ],
+)
+def test_windows_that_have_a_faster_algorithm_are_a_kind_of_their_own(kernel: Kernel, kind: str) -> None:
+    assert model_kind(kernel) == KernelFacts.of(kernel).kind == kind
 
 
 def test_a_hull_measures_in_factors_of_two() -> None:
