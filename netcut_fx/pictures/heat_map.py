@@ -33,9 +33,7 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], shares: Sequence[Seque
         picture.add("text", name, x=left - 8, y=y + 17, class_="row-name end")
         for number, value in enumerate(values):
             group = picture.add("g").tooltip(f"{name}, {columns[number]}: {100 * value:.1f} %")
-            place = {"x": left + _FIELD * number, "y": y, "width": _FIELD - 2, "height": _HEIGHT - 2, "rx": 4}
-            group.add("rect", class_="field", fill_opacity=round(value, 3), **place)
-            group.add(
-                "text", f"{100 * value:.0f}", x=left + _FIELD * (number + 0.5) - 1, y=y + 16, class_="tick middle"
-            )
+            x, width, height = left + _FIELD * number, _FIELD - 2, _HEIGHT - 2
+            group.add("rect", class_="field", fill_opacity=value, x=x, y=y, width=width, height=height, rx=4)
+            group.add("text", f"{100 * value:.0f}", x=x + width / 2, y=y + 16, class_="tick middle")
     return picture
