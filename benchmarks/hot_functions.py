@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from cost_models import Calibration, KernelSample
+from cost_models import ESTIMATORS, Calibration, Estimator, KernelSample, fit_estimator
 from netcut_fx.frontier import frontiers
 from netcut_fx.graph import TracedModule
 from netcut_fx.kernels import kernels
@@ -47,8 +47,28 @@ def test_kernels_of_one_cut(benchmark: Any, traced: TracedModule) -> None:
     assert len(benchmark(lambda: kernels(head(cut_nodes(bare, frontier.nodes))))) > 20
 
 
-def test_price_of_known_kernels(benchmark: Any, traced: TracedModule) -> None:
-    network = kernels(traced)
-    samples = tuple({k.key: KernelSample.of(k, [1.0, 1.1, 0.9]) for k in network}.values())
-    model = LatencyModel.of_calibration(Calibration("0" * 64, samples))
-    assert benchmark(model.price, network).is_known
+@pytest.fixture(scope="module")
+def calibration(traced: TracedModule) -> Calibration:
+    """Made-up times for the kernels of the network."""
+    unique = {k.key: k for k in kernels(traced)}.values()
+    return Calibration("0" * 64, tuple(KernelSample.of(k, [1e-3 + k.flops / 3e7]) for k in unique))
+
+
+def test_fit_of_the_analytical_model(benchmark: Any, calibration: Calibration) -> None:
+    assert benchmark.pedantic(fit_estimator, ("analytical", calibration), rounds=3).name == "analytical"
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_first_price(benchmark: Any, traced: TracedModule, calibration: Calibration, name: str) -> None:
+    """Nothing is remembered of any kernel."""
+    network, estimator = kernels(traced), fit_estimator(name, calibration)
+
+    def forgetful() -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (LatencyModel(Estimator(name, estimator.model, estimator.between, estimator.band)), network), {}
+
+    assert benchmark.pedantic(LatencyModel.price, setup=forgetful, rounds=20).is_known
+
+
+def test_price_of_known_kernels(benchmark: Any, traced: TracedModule, calibration: Calibration) -> None:
+    model = LatencyModel.of_calibration(calibration)
+    assert benchmark(model.price, kernels(traced)).is_known

@@ -23,6 +23,11 @@ class LatencyEstimate:
         What the estimate rests on, as (source, ms) pairs: ``("measured", 1.9)``, ``("roofline", 0.1)``.
     missing : tuple of str
         Keys of the kernels that nothing covers. Not empty exactly when the estimate is unknown.
+    coverage : float, optional
+        Share of true latencies that such an interval is meant to contain; None where nothing was stated. A sum states
+        nothing: two intervals of 90 % do not add up to one.
+    notes : tuple of str
+        What a reader should know: what the interval rests on, which kernels lie outside what was measured.
 
     Notes
     -----
@@ -35,6 +40,8 @@ class LatencyEstimate:
     high_ms: float
     provenance: tuple[tuple[str, float], ...] = ()
     missing: tuple[str, ...] = ()
+    coverage: float | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.missing:
@@ -73,7 +80,11 @@ class LatencyEstimate:
         for source, ms in other.provenance:
             shares[source] = shares.get(source, 0.0) + ms
         return LatencyEstimate(
-            self.ms + other.ms, self.low_ms + other.low_ms, self.high_ms + other.high_ms, tuple(shares.items())
+            self.ms + other.ms,
+            self.low_ms + other.low_ms,
+            self.high_ms + other.high_ms,
+            tuple(shares.items()),
+            notes=tuple(dict.fromkeys(self.notes + other.notes)),
         )
 
     @classmethod

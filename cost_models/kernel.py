@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 Shape = tuple[int, ...]
 
@@ -46,6 +49,9 @@ class Kernel:
         Bytes that have to cross memory at least once: all inputs and outputs.
     origin : tuple of str
         Qualified node names that this kernel computes; not part of its identity.
+    detail : str
+        What decides its time and does not follow from the shapes: ``"window 3x3"`` of a pooling, ``"dilation 2x2"`` of
+        a convolution. Empty for all others.
     """
 
     kind: str
@@ -55,12 +61,40 @@ class Kernel:
     dtype: str
     flops: int
     bytes: int
-    origin: tuple[str, ...] = ()
+    origin: tuple[str, ...] = field(default=(), compare=False)
+    detail: str = ""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Identity of the workload, equal for two kernels that run the same code on the same shapes."""
-        return kernel_key(self.ops, self.input_shapes, self.output_shapes, self.dtype)
+        return kernel_key(self.ops, self.input_shapes, self.output_shapes, self.dtype, self.detail)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object, without `origin`."""
+        return {
+            "kind": self.kind,
+            "ops": list(self.ops),
+            "input_shapes": [list(shape) for shape in self.input_shapes],
+            "output_shapes": [list(shape) for shape in self.output_shapes],
+            "dtype": self.dtype,
+            "flops": self.flops,
+            "bytes": self.bytes,
+            "detail": self.detail,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Kernel:
+        """Read what `to_json` wrote."""
+        return cls(
+            str(data["kind"]),
+            tuple(str(op) for op in data["ops"]),
+            tuple(tuple(int(n) for n in shape) for shape in data["input_shapes"]),
+            tuple(tuple(int(n) for n in shape) for shape in data["output_shapes"]),
+            str(data["dtype"]),
+            int(data["flops"]),
+            int(data["bytes"]),
+            detail=str(data["detail"]),
+        )
 
     @property
     def modelled(self) -> bool:
@@ -69,16 +103,20 @@ class Kernel:
 
 
 def kernel_key(
-    ops: tuple[str, ...], input_shapes: tuple[Shape, ...], output_shapes: tuple[Shape, ...], dtype: str
+    ops: tuple[str, ...],
+    input_shapes: tuple[Shape, ...],
+    output_shapes: tuple[Shape, ...],
+    dtype: str,
+    detail: str = "",
 ) -> str:
     """Text key of a workload: operations, then input shapes (sorted: compilers reorder arguments), then output shapes.
 
-    Strides and groups follow from the shapes. The window of a pooling and the dilation of a convolution do not: two
-    such workloads of one network can share a key, and are then priced with the rounds of both, the interval covering
-    both.
+    Strides, groups and the window of a convolution follow from the shapes. The window of a pooling and the dilation of
+    a convolution do not: those are the `detail`, which stands at the end where there is one.
     """
 
     def text(shapes: tuple[Shape, ...]) -> str:
         return ",".join("x".join(str(n) for n in shape) or "scalar" for shape in shapes)
 
-    return f"{'+'.join(ops)}|{text(tuple(sorted(input_shapes)))}->{text(output_shapes)}|{dtype}"
+    key = f"{'+'.join(ops)}|{text(tuple(sorted(input_shapes)))}->{text(output_shapes)}|{dtype}"
+    return f"{key}|{detail}" if detail else key

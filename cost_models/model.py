@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,16 +30,3 @@ class FirstKnown:
             if estimate.is_known:
                 return estimate
         return LatencyEstimate.unknown(kernel.key)
-
-
-def estimate_kernels(
-    kernels: Iterable[Kernel], model: CostModel, *, overhead_ms_per_kernel: float = 0.0
-) -> LatencyEstimate:
-    """Latency of kernels that run one after the other, the dispatch of each included."""
-    listed = tuple(kernels)
-    total = LatencyEstimate.sum(model.predict(kernel) for kernel in listed)
-    if overhead_ms_per_kernel and total.is_known:
-        ms = overhead_ms_per_kernel * len(listed)
-        # A difference of two measured sums: all that is sure is its order of magnitude.
-        total = total + LatencyEstimate(ms, 0.0, 2 * ms, (("overhead", ms),))
-    return total

@@ -23,6 +23,7 @@ from netcut_fx.cutting import cut
 from netcut_fx.data import Dataset
 from netcut_fx.decision import Validated, choose, rank_retrained
 from netcut_fx.errors import DeadlineUnmet, NetcutError, TraceError
+from netcut_fx.evidence import CALIBRATION, add_evidence, network_sample
 from netcut_fx.features import pooled_features
 from netcut_fx.frontier import deepest_frontier, require_frontiers
 from netcut_fx.graph import Frontier, TracedModule, state_hash
@@ -111,6 +112,13 @@ class Job:
                 trained[name] = uncut_trained if uncut else self._retrain(self._by_name(name), features[name])
             winner = self._deploy({n: trained[n] for n in met}, uncut_trained, measured, refused, deadline_ms)
         chosen, compiled = winner
+        group = self.traced.name
+        source = f"netcut run, {self.options.trials} trials a kernel"
+        add_evidence(
+            self.workspace.folder / CALIBRATION,
+            calibration,
+            [network_sample(name, group, networks[name], found, source) for name, found in measured.items()],
+        )
         return Finished(
             options=self.options,
             traced=self.traced,

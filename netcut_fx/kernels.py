@@ -113,6 +113,7 @@ class _Group:
             flops=sum(p.flops for p in self.primitives),
             bytes=sum(v.numel * _itemsize(v.dtype) for v in (*self.inputs, *self.outputs)),
             origin=tuple(names),
+            detail=next((p.detail for p in self.primitives if p.detail), ""),
         )
 
 

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 
 from cost_models import (
     Calibration,
-    CostModel,
-    FirstKnown,
+    Estimator,
     Kernel,
     KernelSample,
     LatencyEstimate,
-    ProfiledModel,
-    RooflineModel,
-    estimate_kernels,
+    fit_estimator,
     merge_rounds,
 )
 from netcut_fx.backends.base import Profile
@@ -28,31 +25,27 @@ from netcut_fx.passes.head import HeadPass
 
 @dataclass(frozen=True)
 class LatencyModel:
-    """Prices whole networks on one target: a model for kernels, and the dispatch between them.
+    """Prices whole networks on one target.
 
     Parameters
     ----------
-    kernels : CostModel
-        Prices one kernel.
-    overhead_ms_per_kernel : float
-        What a network takes beyond its kernels, per call.
+    estimator : Estimator
+        Fitted to what was measured there.
     """
 
-    kernels: CostModel
-    overhead_ms_per_kernel: float = 0.0
+    estimator: Estimator
 
     @classmethod
-    def of_calibration(cls, calibration: Calibration) -> LatencyModel:
-        """Measured kernels at their measured time, others of a known kind by a roofline fitted to the measured ones."""
-        models: list[CostModel] = [ProfiledModel(calibration.samples)]
-        roofline = RooflineModel.fit(calibration.samples)
-        if roofline is not None:
-            models.append(roofline)
-        return cls(FirstKnown(tuple(models)), calibration.overhead_ms_per_kernel)
+    def of_calibration(cls, calibration: Calibration, estimator: str = "profiled") -> LatencyModel:
+        """Fit one of `cost_models.ESTIMATORS`.
+
+        By default measured kernels at their measured time, others of a known kind by the analytical model.
+        """
+        return cls(fit_estimator(estimator, calibration))
 
     def price(self, network: Sequence[Kernel]) -> LatencyEstimate:
         """Latency of `network`; unknown as soon as one kernel is."""
-        return estimate_kernels(network, self.kernels, overhead_ms_per_kernel=self.overhead_ms_per_kernel)
+        return self.estimator.estimate(network)
 
 
 def kernels_of_cuts(
@@ -63,8 +56,21 @@ def kernels_of_cuts(
     return {f.name: kernels(head(cut_nodes(bare, f.nodes))) for f in frontiers}
 
 
-def samples_of_profile(network: Sequence[Kernel], profile: Profile) -> tuple[KernelSample, ...]:
+def samples_of_profile(
+    network: Sequence[Kernel], profile: Profile, group: str = "", *, drift: float = 1.0
+) -> tuple[KernelSample, ...]:
     """Match a profile with our own kernel list.
+
+    Parameters
+    ----------
+    network : sequence of Kernel
+        What the profiled network runs.
+    profile : Profile
+        Its kernels' times.
+    group : str
+        Name of the network, see `KernelSample.group`.
+    drift : float
+        How many times slower than usual the machine was; times are divided by it.
 
     Raises
     ------
@@ -79,4 +85,5 @@ def samples_of_profile(network: Sequence[Kernel], profile: Profile) -> tuple[Ker
             f"the compiler runs {strangers[0].name} ({strangers[0].key}), which the kernel list of this network does "
             "not contain; report the operation it comes from"
         )
-    return merge_rounds((by_key[timing.key], timing.samples_ms) for timing in profile.kernels)
+    rounds = ((by_key[timing.key], [ms / drift for ms in timing.samples_ms]) for timing in profile.kernels)
+    return merge_rounds(rounds, group)

@@ -9,7 +9,7 @@ from typing import Any
 import networkx as nx
 from torch import fx
 
-from cost_models import LatencyEstimate, RooflineModel
+from cost_models import LatencyEstimate, ModelledKernels
 from netcut_fx.evaluate import Accuracy
 from netcut_fx.graph import Frontier, TensorSpec, TracedModule
 from netcut_fx.job_values import Finished
@@ -168,12 +168,12 @@ def _trained(trained: TrainedCandidate) -> Json:
 
 def _kernels(job: Finished) -> list[Json]:
     by_key = {sample.key: sample for sample in job.calibration.samples}
-    roofline = RooflineModel.fit(job.calibration.samples)
+    analytical = ModelledKernels.fit("analytical", job.calibration.samples, job.calibration.machine)
     kept = {origin for kernel in job.chosen_kernels for origin in kernel.origin}
     rows: list[Json] = []
     for kernel in job.uncut_kernels:
         sample = by_key.get(kernel.key)
-        modelled = LatencyEstimate.unknown(kernel.key) if roofline is None else roofline.predict(kernel)
+        modelled = LatencyEstimate.unknown(kernel.key) if analytical is None else analytical.predict(kernel)
         rows.append(
             {
                 "key": kernel.key,

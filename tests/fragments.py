@@ -136,6 +136,18 @@ FRAGMENTS: dict[str, Fragment] = {
     "adaptive pooling, all ragged": (lambda x: f.adaptive_avg_pool2d(x, 3) + 1, IMAGE, ()),
     "adaptive pooling in three dimensions": (lambda x: f.adaptive_avg_pool3d(x, (3, 3, 4)) + 1, (1, 2, 8, 8, 8), ()),
     "pooling": (lambda x, a: f.avg_pool2d(f.max_pool2d(a(x), 3, 2, ceil_mode=True), 2), IMAGE, (conv(),)),
+    "windows that shapes do not tell": (
+        lambda x, a: f.max_pool2d(a(x), 3, 1, 1) + f.max_pool2d(x, (5, 1), 1, (2, 0)) + f.avg_pool2d(x, 1),
+        IMAGE, (conv(),),
+    ),
+    "dilation": (
+        lambda x, a, b, c: c(b(a(x)) + x), IMAGE,
+        (
+            nn.Conv2d(4, 4, 3, padding=2, dilation=2),
+            nn.Conv2d(4, 4, 3, padding=(2, 1), dilation=(2, 1), groups=4),
+            conv(kernel=1),
+        ),
+    ),
     "interpolation": (
         lambda x, a: f.interpolate(a(x), scale_factor=2) + f.interpolate(x, scale_factor=2.0, mode="bilinear"),
         IMAGE, (conv(),),
@@ -155,6 +167,10 @@ FRAGMENTS: dict[str, Fragment] = {
         lambda x, a: a(x, x, x, need_weights=False)[0], TOKENS, (nn.MultiheadAttention(4, 2, batch_first=True),),
     ),
     "attention layer with weights": (lambda x, a: a(x, x, x)[0], (5, 1, 4), (nn.MultiheadAttention(4, 2),)),
+    "tokens as an image, pooled": (
+        lambda x, a: f.adaptive_avg_pool2d(a(x).transpose(1, 2).reshape(-1, 4, 2, 3), 1).flatten(1),
+        (1, 6, 4), (nn.Linear(4, 4),),
+    ),
     "small fill": (lambda x: torch.where(x > 0, torch.full_like(x, 2.0), x), (1, 4, 16, 16), ()),
     "large fill": (lambda x: torch.where(x > 0, torch.full_like(x, 2.0), x), (1, 5, 16, 16), ()),
     "weights computed from weights": (lambda x, a: a.weight.view(1, -1, 1, 1) * x, IMAGE, (nn.LayerNorm(4),)),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.speed_summary import geomean, summary
+from benchmarks.warm_start import reached
 
 
 def row(network: str, threads: int, share: float | None = None, **ms: float) -> dict[str, Any]:
@@ -39,3 +40,24 @@ def test_ratios_above_one_mean_that_ours_is_faster():
     assert (found["peak_share_median"], found["peak_share_resnet50"]) == (0.4, 0.5)
     assert found["warm_start_saving"] == pytest.approx(0.5)
     assert (found["worst_vs_best_peer_1_thread"], found["worst_vs_best_peer_2_thread"]) == (0.5, 2.0)
+
+
+def test_trials_are_counted_until_the_network_is_near_its_final_speed() -> None:
+    cold = [
+        {"trials": 0, "ms": 12.0},
+        {"trials": 10, "ms": 11.0},
+        {"trials": 20, "ms": 10.4},
+        {"trials": 40, "ms": 10.2},
+    ]
+    warm = [{"trials": 0, "ms": 11.0}, {"trials": 8, "ms": 10.3}, {"trials": 30, "ms": 9.8}]
+    found = reached({"cold": cold, "warm": warm})
+    assert found["final_ms"] == pytest.approx(10.0)
+    assert found["trials_until_near"] == {"cold": 20, "warm": 8}
+    assert found["saving"] == pytest.approx(0.4)
+    assert found["untuned_over_final"] == pytest.approx({"cold": 1.2, "warm": 1.1})
+
+
+def test_a_network_that_is_never_near_saves_nothing_known() -> None:
+    found = reached({"cold": [{"trials": 0, "ms": 20.0}], "warm": [{"trials": 0, "ms": 10.0}]})
+    assert found["trials_until_near"] == {"cold": None, "warm": 0}
+    assert found["saving"] is None

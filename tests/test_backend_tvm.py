@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from netcut_fx.errors import BackendError, SpecError
+from netcut_fx.errors import BackendError, SpecError, TargetMismatch
 from netcut_fx.graph import TracedModule
+from netcut_fx.host import detect_host
 from netcut_fx.kernels import kernels
 from netcut_fx.latency import LatencyModel, samples_of_profile
 from netcut_fx.profiling import profile_network
@@ -93,6 +95,21 @@ def test_profile_covers_our_kernel_list_and_prices_the_network(backend: TvmBacke
     assert samples_of_profile(listed, timings)
 
 
+def test_a_kernel_that_the_layout_made_a_view_takes_next_to_nothing(backend: TvmBackend) -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 16, 1), nn.LayerNorm(16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(self.conv(x).flatten(2).transpose(1, 2))
+
+    compiled = backend.compile(trace(Tokens(), torch.zeros(1, 3, 8, 8)))
+    found = compiled.profile(rounds=3).kernels
+    assert [k.key for k in found] == [k.key for k in compiled.kernels]
+    assert [k.name for k in found if max(k.samples_ms) < 1e-5] == [k.name for k in found if "transpose" in k.name]
+
+
 def test_a_wrong_shape_is_refused(backend: TvmBackend) -> None:
     compiled = backend.compile(traced("residual"))
     with pytest.raises(BackendError, match=r"compiled for inputs \(1, 3, 32, 32\), got \(1, 3, 16, 16\)"):
@@ -133,6 +150,17 @@ def test_unknown_targets_are_refused() -> None:
         TvmBackend("native", threads=4096)
     with pytest.raises(SpecError, match="there is no target 'fpga'"):
         TvmBackend("fpga")
+
+
+def test_a_target_that_this_machine_cannot_run_is_refused() -> None:
+    host = detect_host()
+    if host.arch != "x86_64" or "amx_int8" in host.features:
+        pytest.skip("this CPU can run what is asked for")
+    with pytest.raises(TargetMismatch) as error:
+        TvmBackend("llvm -mcpu=sapphirerapids")
+    assert f"this machine ({host.cpu_model}, " in str(error.value)
+    assert "cannot run code for sapphirerapids: it lacks amx_bf16, amx_int8, " in str(error.value)
+    assert str(error.value).endswith("; use --target native, or run on the device itself")
 
 
 def test_a_target_that_nothing_here_can_serve_is_refused() -> None:

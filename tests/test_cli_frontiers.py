@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from cost_models import FirstKnown
+from cost_models import Estimator, FirstKnown
 from netcut_fx.cli.networks import example_inputs
 from netcut_fx.errors import SpecError
 from netcut_fx.frontier import frontiers
@@ -219,7 +219,9 @@ def test_the_profile_of_a_run_is_found_and_prices_its_frontiers(tmp_path: Path) 
 def test_a_cut_that_no_head_fits_has_an_unknown_latency() -> None:
     traced = trace(residual(), torch.zeros(1, 3, 32, 32), name="residual")
     found = frontiers(traced)
-    estimates = latencies_of(traced, found, HeadPass(3, pool="class-token"), LatencyModel(FirstKnown(())))
+    estimates = latencies_of(
+        traced, found, HeadPass(3, pool="class-token"), LatencyModel(Estimator("nothing", FirstKnown(())))
+    )
     assert set(estimates) == {f.name for f in found}
     for estimate in estimates.values():
         assert not estimate.is_known

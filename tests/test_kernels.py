@@ -100,6 +100,15 @@ def test_a_linear_layer_is_a_matrix_product() -> None:
     assert linear.input_shapes == ((2, 8), (8, 3), (3,))
 
 
+def test_keys_say_what_shapes_do_not() -> None:
+    """Two poolings, two convolutions with the same shapes that take different times; all other keys stay short."""
+    small, large = (kernels(traced_layers(nn.MaxPool2d(k, 1, k // 2)))[0].key for k in (3, 5))
+    assert (small, large) == tuple(f"max_pool2d|1x4x8x8->1x4x8x8|float32|window {k}x{k}" for k in (3, 5))
+    near, far = (kernels(traced_layers(nn.Conv2d(4, 4, 3, padding=d, dilation=d)))[0].key for d in (1, 2))
+    assert near == "conv2d+add|1x4x1x1,1x4x8x8,4x4x3x3->1x4x8x8|float32"
+    assert far == f"{near}|dilation 2x2"
+
+
 def test_a_reshape_between_kernels_costs_nothing() -> None:
     flat = kernels(traced_layers(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 3)))
     assert [k.ops for k in flat] == [("max_pool2d",), ("matmul", "add")]

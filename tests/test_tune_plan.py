@@ -119,19 +119,32 @@ def test_distance_counts_doublings_within_a_kind() -> None:
     assert distance(dense("a", 7), Workload("b", "dense", {"rows": 7})) == math.inf
 
 
-def test_the_best_plans_of_the_nearest_workloads_come_first() -> None:
-    known = trials(dense("far", 98), a=1.0, b=2.0, d=3.0) | trials(dense("near", 28), a=2.0, b=3.0, c=1.0)
-    assert warm_order("abcd", dense("new", 14), known) == ("c", "a", "b", "d")
+def test_the_best_plans_of_the_nearest_workloads_come_first_where_the_first_was_worse() -> None:
+    known = trials(dense("far", 98), b=1.0, a=2.0, d=3.0) | trials(dense("near", 28), a=2.0, b=3.0, c=1.0)
+    assert warm_order("abcd", dense("new", 14), known) == ("c", "b", "a", "d")
+
+
+def test_the_first_plan_stays_first_where_nobody_near_knows_better() -> None:
+    known = trials(dense("far", 98), a=2.0, b=1.0, d=3.0) | trials(dense("near", 28), a=1.04, c=1.0, d=1.3)
+    assert warm_order("abcd", dense("new", 14), known) == ("a", "c", "b", "d")
+    assert warm_order("abcd", dense("new", 14), trials(dense("near", 28), b=3.0, c=1.0, d=1.2)) == ("a", "c", "d", "b")
+
+
+def test_plans_that_fit_the_shape_badly_are_brought_forward_by_nobody() -> None:
+    known = trials(dense("near", 28), a=2.0, b=3.0, j=1.0)
+    assert warm_order("abcdefghij", dense("new", 14), known) == tuple("cdefghijab")
 
 
 def test_plans_that_were_bad_nearby_come_last() -> None:
     known = trials(dense("near", 28), a=2.0, b=1.0, c=1.1)
     assert warm_order("abcd", dense("new", 14), known) == ("b", "c", "d", "a")
+    assert warm_order("dabc", dense("new", 14), known) == ("d", "b", "c", "a")
 
 
 def test_a_best_plan_that_does_not_exist_here_moves_nothing_forward_but_one_as_good() -> None:
     known = trials(dense("near", 28), x=1.0, b=1.05, c=1.4)
-    assert warm_order("abc", dense("new", 14), known) == ("b", "a", "c")
+    assert warm_order("abc", dense("new", 14), known) == ("a", "b", "c")
+    assert warm_order("cab", dense("new", 14), known) == ("b", "c", "a")
     assert warm_order("ac", dense("new", 14), known) == ("a", "c")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import resource
 from collections import Counter
@@ -53,6 +54,16 @@ def tried(database: Path, backend: TvmBackend) -> Counter[str]:
     return Counter({name: len(trials) for name, trials in log.items()})
 
 
+def tuning_worker() -> psutil.Process:
+    """The process that tunes for this one."""
+    (worker,) = [
+        child
+        for child in psutil.Process().children()
+        if "netcut_fx.backends.tvm.tune_worker" in " ".join(child.cmdline())
+    ]
+    return worker
+
+
 def test_a_budget_in_minutes_ends_and_the_next_run_goes_on(
     backend: TvmBackend, network: TracedModule, tmp_path: Path
 ) -> None:
@@ -81,6 +92,23 @@ def test_a_budget_in_minutes_ends_and_the_next_run_goes_on(
     assert all(row.finished is None for row in more)
 
 
+def test_a_worker_that_hangs_past_the_budget_is_ended(
+    backend: TvmBackend, network: TracedModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("netcut_fx.backends.tvm.tune"), "_OVERTIME_S", 1.0)
+    hung: list[psutil.Process] = []
+
+    def hang_once(_done: int, _total: int, _what: str) -> None:
+        if not hung:
+            hung.append(tuning_worker())
+            hung[0].suspend()
+
+    report = backend.tune(network, trials=TRIALS, database=tmp_path, minutes=0.5, progress=hang_once)
+    assert not hung[0].is_running()
+    assert 0 < report.trials < report.trials + report.trials_left
+    assert backend.tune(network, trials=TRIALS, database=tmp_path).trials_left == 0
+
+
 def test_a_killed_worker_loses_its_trial_and_not_the_run(
     backend: TvmBackend, network: TracedModule, tmp_path: Path
 ) -> None:
@@ -89,11 +117,7 @@ def test_a_killed_worker_loses_its_trial_and_not_the_run(
 
     def kill_once(_done: int, _total: int, _what: str) -> None:
         if not killed:
-            (worker,) = [
-                child
-                for child in psutil.Process().children()
-                if "netcut_fx.backends.tvm.tune_worker" in " ".join(child.cmdline())
-            ]
+            worker = tuning_worker()
             worker.kill()
             killed.append(worker.pid)
 

@@ -11,7 +11,7 @@ except ImportError:
     sys.exit("error: the netcut command needs more than the runtime; install it with: pip install 'netcut-fx[build]'")
 
 from netcut_fx import __version__
-from netcut_fx.cli import artefacts, costs, gate, graphs, jobs, looking, tuning
+from netcut_fx.cli import artefacts, calibration, costs, gate, graphs, jobs, looking, tuning
 
 # Wrong usage of any kind: typer bundles click and exports no name for it.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
@@ -31,6 +31,7 @@ app.command("opt")(graphs.opt_)
 app.command("gate")(gate.gate)
 app.command("passes")(graphs.passes)
 app.command("estimate")(costs.estimate)
+app.command("calibrate")(calibration.calibrate)
 app.command("tune")(tuning.tune)
 app.command("compile")(costs.compile)
 app.command("bench", cls=artefacts.ListOptions)(artefacts.bench)

@@ -36,7 +36,13 @@ def estimate(
     calibration: Annotated[
         Path | None, typer.Option(help="measured kernels: read if it is there, else written after tuning and measuring")
     ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="say what each estimate rests on")] = False,
+    estimator: Annotated[
+        str,
+        typer.Option(help="profiled, analytical, svr, gbdt, linear or flops"),
+    ] = "profiled",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="say what each estimate rests on, and which networks were measured")
+    ] = False,
     as_json: opt.AsJson = False,
 ) -> None:
     """Predict the latency of every cut of MODEL on this machine."""
@@ -47,6 +53,7 @@ def estimate(
     from cost_models import Calibration
     from netcut_fx import verbs
     from netcut_fx.cli.console import ConsoleReporter, ms
+    from netcut_fx.cli.evidence_table import evidence_rows, evidence_table
     from netcut_fx.cutting import cut
     from netcut_fx.frontier import deepest_frontier, require_frontiers
     from netcut_fx.job_options import Granularity
@@ -78,7 +85,7 @@ def estimate(
             evidence = profile_network(backend, whole, database).calibration
         if calibration is not None:
             evidence.save(calibration)
-    priced = LatencyModel.of_calibration(evidence)
+    priced = LatencyModel.of_calibration(evidence, estimator)
     estimates = {name: priced.price(network) for name, network in kernels_of_cuts(traced, listed, new_head).items()}
     rows: list[dict[str, Any]] = [
         {
@@ -88,18 +95,22 @@ def estimate(
             "high_ms": e.high_ms if e.is_known else None,
             "provenance": dict(e.provenance),
             "missing": list(e.missing),
+            "coverage": e.coverage,
+            "notes": list(e.notes),
         }
         for name, e in estimates.items()
     ]
     if as_json:
-        opt.print_json({"model": model, "target": backend.target.to_json(), "estimates": rows})
+        answer = {"model": model, "target": backend.target.to_json(), "estimator": estimator, "estimates": rows}
+        opt.print_json({**answer, "evidence": evidence_rows(evidence, priced)} if explain else answer)
         return
     table = Table(title=escape(f"{model} on {backend.target}"))
     for column in ("frontier", "predicted ms", "interval", *(("rests on",) if explain else ())):
         table.add_column(column, justify="left" if column in ("frontier", "rests on") else "right")
     for row in rows:
         known = row["predicted_ms"] is not None
-        basis = ", ".join(f"{k} {ms(v)}" for k, v in row["provenance"].items()) or "; ".join(row["missing"])
+        shares = ", ".join(f"{k} {ms(v)}" for k, v in row["provenance"].items()) or "; ".join(row["missing"])
+        basis = "; ".join((shares, *row["notes"]))
         table.add_row(
             escape(row["name"]),
             ms(row["predicted_ms"]) if known else "unknown",
@@ -107,6 +118,8 @@ def estimate(
             *((escape(basis),) if explain else ()),
         )
     Console().print(table)
+    if explain:
+        Console().print(evidence_table(evidence_rows(evidence, priced)))
 
 
 def compile(

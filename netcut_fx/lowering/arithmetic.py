@@ -19,9 +19,24 @@ def convolution_kind(weight: Shape, groups: int) -> str:
     return "depthwise_conv2d" if weight[1] == 1 else "grouped_conv2d"
 
 
+def window_detail(sizes: Shape) -> str:
+    """Say which window a pooling has, for `cost_models.Kernel.detail`."""
+    return f"window {'x'.join(str(n) for n in sizes)}"
+
+
+def dilation_detail(steps: Shape) -> str:
+    """Say how far apart the inputs of a convolution's window lie, for `cost_models.Kernel.detail`; "" for 1."""
+    return f"dilation {'x'.join(str(n) for n in steps)}" if any(n > 1 for n in steps) else ""
+
+
+def _sizes(given: Shape, spatial: int) -> tuple[int, ...]:
+    """Give one number for each spatial dimension; torch takes one for all."""
+    return tuple(given) if len(given) == spatial else (given[0],) * spatial
+
+
 def convolution(step: Step, x: Value, weight: Value, bias: Value | None, *options: Any) -> Value:
     """Lower any convolution; `options` are stride, padding, dilation, transposed, output padding, groups."""
-    transposed, groups = options[3], options[5]
+    transposed, groups, detail = options[3], options[5], ""
     spatial = len(x.shape) - 2
     if transposed:
         # Every input element meets every weight of its group.
@@ -30,7 +45,8 @@ def convolution(step: Step, x: Value, weight: Value, bias: Value | None, *option
     else:
         op, kind = f"conv{spatial}d", convolution_kind(weight.shape, groups)
         flops = 2 * step.out.numel * math.prod(weight.shape[1:])
-    result = step.emit(op, kind, Pattern.OUT_FUSABLE, (x, weight), flops=flops)
+        detail = dilation_detail(_sizes(options[2], spatial))
+    result = step.emit(op, kind, Pattern.OUT_FUSABLE, (x, weight), flops=flops, detail=detail)
     if bias is None:
         return result
     return step.broadcast("add", result, step.reshape(bias, (1, bias.numel, *(1,) * spatial)))
@@ -110,12 +126,13 @@ def pool(op: str, spatial: int) -> Rule:
     """Make the rule of a pooling with a window, which also takes inputs without a batch."""
 
     def rule(step: Step, x: Value, kernel: Shape, *rest: Any, **named: Any) -> Value:
-        window = math.prod(kernel) if len(kernel) == spatial else kernel[0] ** spatial
+        window = _sizes(kernel, spatial)
         batched = len(x.shape) == spatial + 2
         if not batched:
             x = step.move("expand_dims", x, (1, *x.shape), Pattern.BROADCAST, is_view=True)
         shape = step.out.shape if batched else (1, *step.out.shape)
-        result = step.emit(op, "pool", Pattern.OUT_FUSABLE, (x,), shape, flops=window * math.prod(shape))
+        flops = math.prod(window) * math.prod(shape)
+        result = step.emit(op, "pool", Pattern.OUT_FUSABLE, (x,), shape, flops=flops, detail=window_detail(window))
         return result if batched else step.move("squeeze", result, step.out.shape, Pattern.BROADCAST, is_view=True)
 
     return rule

@@ -7,9 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._refs import view
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from netcut_fx.lowering.tracks import Layout, RecordedCall, Recording, Slot, map_nested
+
+_VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
 
 class Recorder(TorchDispatchMode):
@@ -71,7 +74,9 @@ class Recorder(TorchDispatchMode):
         slotted = map_nested(args, Tensor, self.slot_of), map_nested(kwargs, Tensor, self.slot_of)
         if "device" in kwargs:
             kwargs["device"] = torch.device("meta")
-        result = func(*map_nested(args, Tensor, without_storage), **map_nested(kwargs, Tensor, without_storage))
+        # Export's views have other strides where a dimension is 1, and these decide what pooling is decomposed into.
+        function = _view if func in _VIEWS else func
+        result = function(*map_nested(args, Tensor, without_storage), **map_nested(kwargs, Tensor, without_storage))
         if writes:
             slot = self.new_slot(args[0])
             self.calls.append(RecordedCall(op, *slotted, (slot,)))
@@ -101,6 +106,11 @@ class Recorder(TorchDispatchMode):
 def without_storage(tensor: Tensor) -> Tensor:
     """Stand in for a literal; numbers mix with tensors of any device."""
     return tensor if tensor.is_meta or tensor.dim() == 0 else Layout.of(tensor).tensor()
+
+
+def _view(tensor: Tensor, shape: Any) -> Tensor:
+    """View a tensor as export's tensors without storage are viewed."""
+    return view(tensor, list(shape))
 
 
 def storage_id(tensor: Tensor) -> int:

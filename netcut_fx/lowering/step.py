@@ -41,10 +41,11 @@ class Step:
         flops: int = 0,
         dtype: str | None = None,
         is_view: bool = False,
+        detail: str = "",
     ) -> Value:
         """Add a primitive with one output, by default shaped like the call's."""
         spec = (tuple(self.out.shape if shape is None else shape), dtype or self.out.dtype)
-        return self.emit_many(op, kind, pattern, inputs, (spec,), flops=flops, is_view=is_view)[0]
+        return self.emit_many(op, kind, pattern, inputs, (spec,), flops=flops, is_view=is_view, detail=detail)[0]
 
     def emit_many(
         self,
@@ -56,13 +57,14 @@ class Step:
         *,
         flops: int = 0,
         is_view: bool = False,
+        detail: str = "",
     ) -> tuple[Value, ...]:
         """Add a primitive with an output for each (shape, type)."""
         role = role_of(inputs)
         outputs = tuple(Value(shape, dtype, role) for shape, dtype in specs)
         if role == "activation":
             self.primitives.append(
-                Primitive(op, kind, pattern, tuple(inputs), outputs, flops, self.call.node_name, is_view)
+                Primitive(op, kind, pattern, tuple(inputs), outputs, flops, self.call.node_name, is_view, detail)
             )
         return outputs
 

@@ -106,6 +106,8 @@ class Primitive:
     is_view : bool
         Whether the result holds the same elements in the same order as the one input: on its own, the compiler then
         makes it a view.
+    detail : str
+        See `cost_models.Kernel`.
     adds_zeros : bool
         Whether it puts zeros around images and does nothing else: a convolution can do that itself.
     """
@@ -118,6 +120,7 @@ class Primitive:
     flops: int
     node_name: str
     is_view: bool = False
+    detail: str = ""
     adds_zeros: bool = False
 
     @property

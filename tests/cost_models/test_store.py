@@ -5,17 +5,33 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cost_models import Calibration, CalibrationError, Kernel, KernelSample
+from cost_models import Calibration, CalibrationError, KernelSample, Machine, NetworkSample, hold
+from tests.cost_models.made_up import elementwise
 
-KERNEL = Kernel("conv2d", ("conv2d",), ((1, 3, 8, 8),), ((1, 8, 8, 8),), "float32", 100, 200)
+KERNEL = elementwise(8, 8)
+NETWORK = NetworkSample("net at a", "net", (KERNEL, KERNEL), 4.0, 3.9, 4.1, "netcut run")
 
 
 def calibration() -> Calibration:
-    return Calibration("f" * 64, (KernelSample.of(KERNEL, [1.0, 2.0, 3.0]),), 0.001)
+    samples = (KernelSample.of(KERNEL, [1.0, 2.0, 3.0], "net"),)
+    return Calibration(
+        "f" * 64, samples, 0.001, Machine(16, (1, 2)), (NETWORK,), {"kind": "llvm"}, 2.5, {"flops": {"mape": 9.0}}
+    )
+
+
+def changed(path: Path, change: Any) -> Path:
+    """A stored calibration with something else in it."""
+    calibration().save(path)
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    return path
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -38,25 +54,63 @@ def test_a_foreign_calibration_is_refused(tmp_path: Path) -> None:
     [
         ("", "not a calibration"),
         ("[]", "not a calibration"),
-        ('{"schema_version": 99}', "schema version 99, this version reads 1; calibrate again"),
-        ('{"schema_version": 1, "fingerprint": "f"}', "not a calibration"),
+        ('{"schema_version": 99}', "schema version 99, this version reads 2; calibrate again"),
+        ('{"schema_version": 1}', "schema version 1, this version reads 2; calibrate again"),
+        ('{"schema_version": 2, "fingerprint": "f"}', "not a calibration"),
+        ('{"schema_version": 2, "kernels": []}', "not a calibration"),
     ],
 )
 def test_damaged_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "c.json"
     path.write_text(text)
-    with pytest.raises(CalibrationError, match=message):
+    with pytest.raises(CalibrationError, match=message) as error:
+        Calibration.load(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_an_empty_calibration_is_refused(tmp_path: Path) -> None:
+    replace(calibration(), samples=()).save(tmp_path / "c.json")
+    with pytest.raises(CalibrationError, match=r"c\.json: holds no measured kernels; calibrate again$"):
+        Calibration.load(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("ms", [0.0, float("nan"), -1.0])
+def test_an_impossible_time_in_the_file_is_refused(tmp_path: Path, ms: float) -> None:
+    for part, message in (("samples", "positive and finite"), ("networks", "0 < low <= ms <= high < inf")):
+        path = changed(tmp_path / "c.json", lambda data, part=part: data[part][0].update(ms=ms))
+        with pytest.raises(CalibrationError, match=message):
+            Calibration.load(path)
+
+
+def test_a_kernel_that_does_not_fit_its_key_is_refused(tmp_path: Path) -> None:
+    path = changed(tmp_path / "c.json", lambda data: data["kernels"][KERNEL.key].update(dtype="int8"))
+    with pytest.raises(CalibrationError, match="does not fit its key"):
         Calibration.load(path)
 
 
-def test_a_zero_time_in_the_file_is_refused(tmp_path: Path) -> None:
+def test_new_evidence_takes_the_place_of_old() -> None:
+    again = replace(NETWORK, ms=4.05)
+    assert calibration().with_networks([again]).networks == (again,)
+    other = replace(NETWORK, source="bench")
+    assert calibration().with_networks([other]).networks == (NETWORK, other)
+    slower = KernelSample.of(KERNEL, [9.0])
+    assert calibration().with_samples([slower]).samples == (slower,)
+
+
+def test_a_measured_network_needs_kernels() -> None:
+    with pytest.raises(ValueError, match="network x: a measured network needs its kernels, got none"):
+        NetworkSample("x", "x", (), 1.0, 1.0, 1.0)
+
+
+def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
-    calibration().save(path)
-    data = json.loads(path.read_text())
-    data["samples"][0]["ms"] = 0.0
-    path.write_text(json.dumps(data))
-    with pytest.raises(CalibrationError, match="positive and finite"):
-        Calibration.load(path)
+    code = "import sys; from pathlib import Path; from cost_models import hold\nwith hold(Path(sys.argv[1])): pass"
+    with hold(path):
+        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+        assert f"CalibrationError: {path}: another calibration is writing it; wait for it to end" in done.stderr
+    with hold(path):
+        pass
 
 
 def test_cost_models_imports_no_framework() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from cost_models.kernel import kernel_key
 from netcut_fx.backends.tvm.joined_padding import join_padding
+from netcut_fx.backends.tvm.kernel_detail import kernel_detail
 from netcut_fx.backends.tvm.layout import lay_out
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.toolchain import import_tvm, tvm_target
@@ -149,7 +150,8 @@ def kernel_calls(module: Any) -> tuple[LoweredCall, ...]:
             out = value.ty_args[0]
             outputs = tuple(_shape(f) for f in out.fields) if hasattr(out, "fields") else (_shape(out),)
             dtype = str(out.fields[0].dtype if hasattr(out, "fields") else out.dtype)
-            calls.append(LoweredCall(function, kernel_key(ops, inputs, outputs, dtype)))
+            detail = kernel_detail(ops, module[value.args[0]])
+            calls.append(LoweredCall(function, kernel_key(ops, inputs, outputs, dtype, detail)))
     return tuple(calls)
 
 

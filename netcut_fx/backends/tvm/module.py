@@ -21,10 +21,13 @@ from netcut_fx.backends.tvm.trial_log import Trial, TrialLog
 from netcut_fx.backends.tvm.workload_kinds import workload_of
 from netcut_fx.errors import BackendError
 from netcut_fx.measure import Timer
+from netcut_fx.ops import normalise_op_name
 from netcut_fx.spec_text import one_line
 from netcut_fx.target import Target
 
 _WARM_UP_ROUNDS = 3
+#: What is written down for a kernel that the compiler turned into a view: nothing runs, but no time is ever zero.
+_VIEW_MS = 1e-6
 
 
 class TvmModule:
@@ -120,19 +123,16 @@ class TvmModule:
             names = [name for name, _ in kernels]
             table.append([ms for _, ms in kernels])
             wholes.append(seconds * 1e3)
-        keys = [kernel.key for kernel in self.kernels]
-        if len(names) != len(keys):
-            raise BackendError(
-                f"the compiled program called {len(names)} kernels, {len(keys)} were expected; report this with "
-                "the model"
-            )
+        called = _called(self.kernels, names)
         whole = statistics.median(wholes)
         excess = sum(statistics.median(column) for column in zip(*table, strict=True)) - whole
         cost = max(0.0, excess) / max(1, len(names))
         timings = tuple(
+            KernelTiming(kernel.name, kernel.key, (_VIEW_MS,) * len(table))
+            if i is None
             # No kernel is left with less than half of what was seen: the cost is an average.
-            KernelTiming(name, key, tuple(max(row[i] - cost, row[i] / 2) for row in table))
-            for i, (name, key) in enumerate(zip(names, keys, strict=True))
+            else KernelTiming(kernel.name, kernel.key, tuple(max(row[i] - cost, row[i] / 2) for row in table))
+            for kernel, i in zip(self.kernels, called, strict=True)
         )
         return Profile(timings, max(0.0, -excess))
 
@@ -158,6 +158,26 @@ class TvmModule:
             ) from error
         save_file({f"p{i:04d}": w.numpy() for i, w in enumerate(self._weights)}, str(files["params"]))
         return files
+
+
+def _called(kernels: tuple[CompiledKernel, ...], names: list[str]) -> list[int | None]:
+    """Place of each kernel among the calls that were seen; None for one that the chosen layout made a view."""
+    places: list[int | None] = []
+    done = 0
+    for kernel in kernels:
+        seen = done < len(names) and _operations(names[done]) == _operations(kernel.name)
+        places.append(done if seen else None)
+        done += seen
+    if done != len(names):
+        raise BackendError(
+            f"the compiled program called {names[done]}, which is not among its kernels; report this with the model"
+        )
+    return places
+
+
+def _operations(name: str) -> tuple[str, ...]:
+    """Operations of a function; packing weights renames and renumbers it."""
+    return normalise_op_name(name.partition("_prepacked")[0])
 
 
 def compile_lowered(

@@ -1,4 +1,8 @@
-"""Warm start: schedules that were best on the most similar workloads are tried first."""
+"""Warm start: what the most similar workloads found good or bad changes the order in which schedules are tried.
+
+The model of the machine stays in charge: it knows what a workload's shape divides by, and its first choice is rarely
+5 % from the best. A neighbour of 56 columns likes tiles that leave a remainder of 55.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,9 @@ _NEIGHBOURS = 3
 #: A workload on which fewer plans were timed does not know its best one.
 _PLANS_TIMED = 3
 #: So much slower than the best of its workload is still as good, or is bad.
-_AS_GOOD, _BAD = 1.1, 1.5
+_AS_GOOD, _BAD = 1.05, 1.5
+#: Plans behind these are no neighbour's to bring forward.
+_SENSIBLE = 8
 
 
 def distance(one: Workload, other: Workload) -> float:
@@ -27,8 +33,9 @@ def distance(one: Workload, other: Workload) -> float:
 def warm_order(names: Sequence[str], workload: Workload, known: Mapping[str, Sequence[Trial]]) -> tuple[str, ...]:
     """The plans `names` of `workload`, in the order in which they should be tried.
 
-    First the best plan of each of the nearest workloads, nearest first; then the others in the order they have, those
-    last that were bad on the nearest one that tried them.
+    The first stays first, unless the nearest workload that tried it knows a better one. Behind it comes the best plan
+    of each of the nearest workloads, nearest first; then the others in the order they have, those last that were bad on
+    the nearest one that tried them. Only plans among the first few of `names` are brought forward.
 
     Parameters
     ----------
@@ -39,19 +46,25 @@ def warm_order(names: Sequence[str], workload: Workload, known: Mapping[str, Seq
     known : mapping of str to sequence of Trial
         What was tried, by workload.
     """
+    if not names:
+        return ()
     tables = [_table(trials) for trials in _nearest(workload, known)]
-    first: list[str] = []
+    sensible = names[:_SENSIBLE]
+    forward: list[str] = []
     for table in tables:
-        usable = [(slowness, name) for name, slowness in table.items() if name in names and slowness <= _AS_GOOD]
-        if usable:
-            first.append(min(usable)[1])
+        tried = [name for name in sensible if name in table]
+        if tried and table[best := min(tried, key=table.__getitem__)] <= _AS_GOOD:
+            forward.append(best)
+    judge = next((table for table in tables if names[0] in table), {names[0]: 1.0})
+    if judge[names[0]] <= _AS_GOOD:
+        forward.insert(0, names[0])
+    forward = list(dict.fromkeys(forward))
     bad: dict[str, bool] = {}
     for table in tables:
         for name, slowness in table.items():
             bad.setdefault(name, slowness > _BAD)
-    first = list(dict.fromkeys(first))
-    rest = [name for name in names if name not in first]
-    return (*first, *sorted(rest, key=lambda name: bad.get(name, False)))
+    rest = [name for name in names if name not in forward]
+    return (*forward, *sorted(rest, key=lambda name: bad.get(name, False)))
 
 
 def _nearest(workload: Workload, known: Mapping[str, Sequence[Trial]]) -> list[Sequence[Trial]]:

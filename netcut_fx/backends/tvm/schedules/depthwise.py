@@ -8,6 +8,7 @@ from typing import Any
 from netcut_fx.backends.tvm.schedules.kernel import Kernel
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.schedules.registers import keep_in_registers, unroll_tile, write_at
+from netcut_fx.backends.tvm.schedules.sharing import ANY, share
 from netcut_fx.backends.tvm.schedules.surroundings import inline_neighbours
 
 #: More accumulators than this leave no registers for the weights and inputs of a whole window.
@@ -61,12 +62,13 @@ def apply_depthwise(schedule: Any, kernel: Kernel, plan: DepthwisePlan, machine:
     column, inside = schedule.split(width, [None, plan.columns])
     sums = [loops[axis] for axis in found.sums]
     rest = [loops[axis] for axis in axes if axis not in (found.channel, *found.rows, *found.sums)]
-    order = [*rest, *lines, panel, column] if plan.lines_outermost else [*rest, panel, *lines, column]
+    shared, outer, panels = share(schedule, [[*rest, *lines], [panel]], machine.threads, ANY)
+    order = [*shared, *outer, *panels, column] if plan.lines_outermost else [*shared, *panels, *outer, column]
     schedule.reorder(*order, *sums, inside, vector, lane)
     write_at(schedule, last, column, place, plan.lanes)
     # Before the sums are split from their start: what is left then is no reduction that may run in parallel.
-    if machine.threads > 1:
-        schedule.parallel(schedule.fuse(*order[:-1]))
+    for loop in shared:
+        schedule.parallel(loop)
     for loop in sums:
         schedule.unroll(loop)
     unroll_tile(schedule, block, sums[0], [inside, vector, lane])

@@ -10,6 +10,7 @@ from netcut_fx.backends.tvm.schedules.contraction import Contraction
 from netcut_fx.backends.tvm.schedules.kernel import Kernel
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.schedules.registers import keep_in_registers, unroll_tile, write_at
+from netcut_fx.backends.tvm.schedules.sharing import EVEN, EVENLY_OR_ANY, evenness, share
 from netcut_fx.backends.tvm.schedules.stages import FLOAT_BYTES, Axis, step_of
 from netcut_fx.backends.tvm.schedules.surroundings import inline_neighbours, vectorize_inner
 from netcut_fx.backends.tvm.schedules.tile import Tile, tiles
@@ -24,10 +25,14 @@ _USUAL_ROWS = 14
 
 @dataclass(frozen=True)
 class TilePlan:
-    """One way to compute a contraction: its tile, and whether panels of channels are the outermost loop."""
+    """One way to compute a contraction.
+
+    Its tile, whether panels of channels are the outermost loop, and whether it is panels that threads share.
+    """
 
     tile: Tile
     channels_outermost: bool
+    panels_shared: bool = False
 
 
 def tile_plans(kernel: Kernel, machine: Machine) -> tuple[TilePlan, ...]:
@@ -36,13 +41,31 @@ def tile_plans(kernel: Kernel, machine: Machine) -> tuple[TilePlan, ...]:
     if found is None or found.kind != "dense" or not _packed(found):
         return ()
     lanes = found.weight.shape[-1]
-    rows = [axis for axis in found.rows if axis.extent > 1]
+    rows = _rows(found)
     width = rows[-1].extent if rows else 1
     height = rows[-2].extent if len(rows) > 1 else 1
     stride = _row_bytes(found, rows[-1]) if rows else 0
     ranked = tiles(height, width, found.group, lanes, machine, stride)
-    first = channels_first_pays(found, machine)
-    return tuple(TilePlan(tile, order) for tile in ranked for order in (first, not first))
+    if machine.threads == 1:
+        first = channels_first_pays(found, machine)
+        return tuple(TilePlan(tile, order) for tile in ranked for order in (first, not first))
+    shared = [TilePlan(tile, *way) for tile in ranked for way in _ways_to_share(found, tile, machine)]
+    return tuple(shared) or tuple(TilePlan(tile, False) for tile in ranked)
+
+
+def _ways_to_share(found: Contraction, tile: Tile, machine: Machine) -> list[tuple[bool, bool]]:
+    """Whether channels come first and whether threads share panels, best first; none where nothing can be shared."""
+    rows = _rows(found)
+    counts = [axis.extent // size for axis, size in zip(rows, _sizes(rows, tile), strict=True)]
+    if _is_ragged(found, tile):
+        counts.pop()
+    if max(*counts, found.channel.extent // tile.channels, 1) < machine.threads:
+        return []
+    even = any(evenness(n, machine.threads) >= EVEN for n in counts)
+    # Threads that share lines all read all weights.
+    first = not even or found.weight.bytes > machine.l2_bytes // 2
+    # Where panels are shared, the other loop order keeps a panel's weights near; where lines are, a line's data.
+    return [(first, first), (not first, first), (not first, not first)]
 
 
 def channels_first_pays(found: Contraction, machine: Machine) -> bool:
@@ -70,17 +93,22 @@ def apply_tile(schedule: Any, kernel: Kernel, plan: TilePlan, machine: Machine) 
         schedule.annotate(panel, "pragma_loop_partition_hint", 1)
     outer, within = _split_rows(schedule, loops, found, plan.tile)
     rest = [loops[axis] for axis in axes if axis not in (found.channel, *found.rows, *found.sums)]
-    # A loop with a smaller last tile is no part of a parallel one, so it is then the innermost.
-    serial = 1 if _is_ragged(found, plan.tile) else 0
-    channels_outermost = plan.channels_outermost or (machine.threads > 1 and serial)
-    order = [*rest, panel, *outer] if channels_outermost else [*rest, *outer, panel]
+    # A loop with a smaller last tile cannot be shared.
+    outer = [*rest, *outer]
+    whole, last_loop = (outer[:-1], outer[-1:]) if _is_ragged(found, plan.tile) else (outer, [])
+    if plan.panels_shared:
+        shared, panels, whole = share(schedule, [[panel], whole], machine.threads, EVENLY_OR_ANY)
+    else:
+        shared, whole, panels = share(schedule, [whole, [panel]], machine.threads, EVENLY_OR_ANY)
+    outer = [*whole, *last_loop]
+    order = [*shared, *panels, *outer] if plan.channels_outermost else [*shared, *outer, *panels]
     sums = [loops[axis] for axis in found.sums]
     inner = [*within, vector, lane]
     schedule.reorder(*order, *sums, *inner)
     write_at(schedule, last, order[-1], place, plan.tile.lanes)
     # Before the sums are split from their start: what is left then is no reduction that may run in parallel.
-    if machine.threads > 1:
-        schedule.parallel(schedule.fuse(*order[: len(order) - serial]))
+    for loop in shared:
+        schedule.parallel(loop)
     for axis in unrolled:
         schedule.unroll(loops[axis])
     unroll_tile(schedule, block, sums[0], inner)
@@ -99,9 +127,8 @@ def _split_rows(schedule: Any, loops: dict[Axis, Any], found: Contraction, tile:
     """Split rows into loops over tiles and loops within one."""
     outer = [loops[axis] for axis in found.rows if axis.extent == 1]
     within: list[Any] = []
-    rows = [axis for axis in found.rows if axis.extent > 1]
-    extents = [*[1] * len(rows), tile.height, tile.width][-len(rows) :] if rows else []
-    for axis, extent in zip(rows, extents, strict=True):
+    rows = _rows(found)
+    for axis, extent in zip(rows, _sizes(rows, tile), strict=True):
         if extent == 1:
             outer.append(loops[axis])
             continue
@@ -114,9 +141,18 @@ def _split_rows(schedule: Any, loops: dict[Axis, Any], found: Contraction, tile:
     return outer, within
 
 
+def _rows(found: Contraction) -> list[Axis]:
+    return [axis for axis in found.rows if axis.extent > 1]
+
+
+def _sizes(rows: list[Axis], tile: Tile) -> list[int]:
+    """Positions of a tile along each of `rows`."""
+    return [*[1] * len(rows), tile.height, tile.width][-len(rows) :] if rows else []
+
+
 def _is_ragged(found: Contraction, tile: Tile) -> bool:
     """Whether the last tile of a line is smaller than the others."""
-    rows = [axis for axis in found.rows if axis.extent > 1]
+    rows = _rows(found)
     return bool(rows) and rows[-1].extent % tile.width > 0
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from netcut_fx.backends.tvm.schedules.kernel import Kernel, channel_place, is_copy
 from netcut_fx.backends.tvm.schedules.machine import Machine
+from netcut_fx.backends.tvm.schedules.sharing import EVEN, share
 from netcut_fx.backends.tvm.schedules.stages import Stage
 
 
@@ -58,4 +59,7 @@ def vectorize_inner(schedule: Any, stage: Stage, machine: Machine, part: int = 0
     if lanes > 1:
         schedule.vectorize(schedule.split(inner, [None, lanes])[1])
     if machine.threads > 1 and outer:
-        schedule.parallel(schedule.fuse(*outer))
+        shared, others = share(schedule, [outer], machine.threads, (EVEN,))
+        if shared:
+            schedule.reorder(*shared, *others)
+        schedule.parallel(shared[0] if shared else schedule.fuse(*outer))

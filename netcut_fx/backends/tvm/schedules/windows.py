@@ -9,6 +9,7 @@ from typing import Any
 from netcut_fx.backends.tvm.schedules.kernel import Kernel
 from netcut_fx.backends.tvm.schedules.machine import Machine
 from netcut_fx.backends.tvm.schedules.registers import keep_in_registers, unroll_tile, write_at
+from netcut_fx.backends.tvm.schedules.sharing import ANY, share
 from netcut_fx.backends.tvm.schedules.stages import Axis
 from netcut_fx.backends.tvm.schedules.surroundings import inline_neighbours
 
@@ -58,11 +59,12 @@ def apply_window(schedule: Any, kernel: Kernel, plan: WindowPlan, machine: Machi
         loops[rows[-1]], column = schedule.split(loops[rows[-1]], [None, plan.columns])
         inner = [column, vector, lane]
     outer = [loops[axis] for axis in axes if axis not in (channel, *sums)]
-    schedule.reorder(*outer, panel, *[loops[axis] for axis in sums], *inner)
-    write_at(schedule, last, panel, place, plan.lanes)
+    shared, order = share(schedule, [[*outer, panel]], machine.threads, ANY)
+    schedule.reorder(*shared, *order, *[loops[axis] for axis in sums], *inner)
+    write_at(schedule, last, [*shared, *order][-1], place, plan.lanes)
     # Before the sums are split from their start: what is left then is no reduction that may run in parallel.
-    if machine.threads > 1:
-        schedule.parallel(schedule.fuse(*outer, panel))
+    for loop in shared:
+        schedule.parallel(loop)
     if math.prod(axis.extent for axis in sums) <= _UNROLLED_WINDOW:
         for axis in sums:
             schedule.unroll(loops[axis])

@@ -1,0 +1,183 @@
+"""Estimators of whole networks behind one interface: kernels priced one by one, what lies between them, an interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from cost_models.between import Between, NetworkTotals
+from cost_models.conformal import Band, difficulty
+from cost_models.estimate import LatencyEstimate
+from cost_models.features import KernelFacts
+from cost_models.kernel import Kernel
+from cost_models.model import CostModel, FirstKnown
+from cost_models.modelled import FAMILIES, ModelledKernels
+from cost_models.profiled import ProfiledModel
+from cost_models.sample import NetworkSample
+from cost_models.store import Calibration, CalibrationError
+
+#: Names that `fit_estimator` takes.
+ESTIMATORS: tuple[str, ...] = ("profiled", *FAMILIES)
+
+_FOLDS = 4
+#: From the half width of a 90 % interval to a standard deviation.
+_HALF_WIDTH_90 = 1.645
+
+
+@dataclass(frozen=True)
+class _Priced:
+    """What is remembered of one kernel."""
+
+    estimate: LatencyEstimate
+    spread: float
+    weight_bytes: float
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """Prices whole networks on one target.
+
+    Parameters
+    ----------
+    name : str
+        One of `ESTIMATORS`.
+    model : CostModel
+        Prices one kernel.
+    between : Between
+        What a network takes beyond its kernels.
+    band : Band
+        How wide its intervals are.
+    """
+
+    name: str
+    model: CostModel
+    between: Between = field(default_factory=Between)
+    band: Band = field(default_factory=lambda: Band.of_scores(()))
+    _known: dict[str, _Priced] = field(default_factory=dict[str, _Priced], repr=False, compare=False)
+
+    def estimate(self, network: Sequence[Kernel]) -> LatencyEstimate:
+        """Latency of kernels that run one after the other; unknown as soon as one of them is."""
+        if not network:
+            return LatencyEstimate.zero()
+        priced = self._priced(network)
+        missing = [p.estimate for p in priced if not p.estimate.is_known]
+        if missing:
+            return LatencyEstimate.unknown(*dict.fromkeys(key for e in missing for key in e.missing))
+        totals = NetworkTotals(sum(p.estimate.ms for p in priced), len(priced), sum(p.weight_bytes for p in priced))
+        overhead = self.between.overhead_ms(totals)
+        shares: dict[str, float] = {}
+        for p in priced:
+            for source, ms in p.estimate.provenance:
+                shares[source] = shares.get(source, 0.0) + ms * self.between.scale
+        if overhead > 0:
+            shares["overhead"] = overhead
+        ms = self.between.scale * totals.kernels_ms + overhead
+        low, high = self.band.interval(ms, self._difficulty(network, priced))
+        notes = dict.fromkeys(note for p in priced for note in p.estimate.notes)
+        return LatencyEstimate(
+            ms, low, high, tuple(shares.items()), coverage=self.band.coverage, notes=(str(self.band), *notes)
+        )
+
+    def score(self, sample: NetworkSample) -> float | None:
+        """How far off the estimate of a measured network is, see `conformal`; None if it is unknown."""
+        found = self.estimate(sample.kernels)
+        if not found.is_known:
+            return None
+        return abs(math.log(sample.ms / found.ms)) / self._difficulty(sample.kernels, self._priced(sample.kernels))
+
+    def totals(self, network: Sequence[Kernel]) -> NetworkTotals | None:
+        """What `Between` is fitted to; None if some kernel is unknown."""
+        priced = self._priced(network)
+        if not all(p.estimate.is_known for p in priced):
+            return None
+        return NetworkTotals(sum(p.estimate.ms for p in priced), len(priced), sum(p.weight_bytes for p in priced))
+
+    @staticmethod
+    def _difficulty(network: Sequence[Kernel], priced: Sequence[_Priced]) -> float:
+        return difficulty([(k.kind, p.estimate.ms, p.spread) for k, p in zip(network, priced, strict=True)])
+
+    def _priced(self, network: Sequence[Kernel]) -> list[_Priced]:
+        """Kernels recur from cut to cut, so each workload is priced once."""
+        new = {kernel.key: kernel for kernel in network if kernel.key not in self._known}
+        if new:
+            for kernel, estimate in zip(new.values(), _estimates(self.model, list(new.values())), strict=True):
+                self._known[kernel.key] = _Priced(estimate, _spread(estimate), KernelFacts.of(kernel).weight_bytes)
+        return [self._known[kernel.key] for kernel in network]
+
+
+def _estimates(model: CostModel, kernels: list[Kernel]) -> list[LatencyEstimate]:
+    if isinstance(model, FirstKnown):
+        found = [LatencyEstimate.unknown(k.key) for k in kernels]
+        for part in model.models:
+            open_ = [i for i, estimate in enumerate(found) if not estimate.is_known]
+            for i, estimate in zip(open_, _estimates(part, [kernels[i] for i in open_]), strict=True):
+                found[i] = estimate
+        return found
+    if isinstance(model, ModelledKernels):
+        return model.predict_all(kernels)
+    return [model.predict(kernel) for kernel in kernels]
+
+
+def _spread(estimate: LatencyEstimate) -> float:
+    """Standard deviation of the logarithm, read off a 90 % interval."""
+    if not estimate.is_known or estimate.ms == 0 or estimate.low_ms == 0:
+        return 0.0
+    return math.log(estimate.high_ms / estimate.low_ms) / 2 / _HALF_WIDTH_90
+
+
+def fit_estimator(name: str, calibration: Calibration, *, coverage: float = 0.9) -> Estimator:
+    """Fit one estimator to all evidence of a calibration.
+
+    Parameters
+    ----------
+    name : str
+        One of `ESTIMATORS`. ``profiled`` takes the measured time of a kernel where there is one and the analytical
+        model elsewhere; the others model every kernel.
+    calibration : Calibration
+        Its networks say what lies between kernels, and how wide intervals have to be: each is predicted by a model that
+        saw nothing of its group, but for ``profiled``, which is meant for networks that were profiled.
+    coverage : float
+        Of the intervals.
+
+    Raises
+    ------
+    CalibrationError
+        For an unknown name.
+    """
+    if name not in ESTIMATORS:
+        raise CalibrationError(f"there is no estimator '{name}'; choose one of {', '.join(ESTIMATORS)}")
+    modelled = ModelledKernels.fit(_family(name), calibration.samples, calibration.machine)
+    whole = Estimator(name, _kernel_model(name, calibration, modelled))
+    networks, groups = calibration.networks, sorted({n.group for n in calibration.networks})
+    scores: list[float] = []
+    for fold in range(_FOLDS) if len(groups) > 1 else ():
+        held = set(groups[fold::_FOLDS])
+        if not held:
+            continue
+        inner = whole
+        if name != "profiled":
+            rest = [s for s in calibration.samples if s.group not in held]
+            refitted = ModelledKernels.fit(_family(name), rest, calibration.machine, like=modelled)
+            inner = Estimator(name, _kernel_model(name, calibration, refitted))
+        between = _between(inner, [n for n in networks if n.group not in held], calibration)
+        fold_estimator = replace(inner, between=between)
+        found = (fold_estimator.score(n) for n in networks if n.group in held)
+        scores.extend(score for score in found if score is not None)
+    return replace(whole, between=_between(whole, networks, calibration), band=Band.of_scores(scores, coverage))
+
+
+def _family(name: str) -> str:
+    return "analytical" if name == "profiled" else name
+
+
+def _kernel_model(name: str, calibration: Calibration, modelled: ModelledKernels | None) -> CostModel:
+    parts: list[CostModel] = [ProfiledModel(calibration.samples)] if name == "profiled" else []
+    if modelled is not None:
+        parts.append(modelled)
+    return FirstKnown(tuple(parts))
+
+
+def _between(estimator: Estimator, networks: Sequence[NetworkSample], calibration: Calibration) -> Between:
+    known = [(estimator.totals(n.kernels), n.ms) for n in networks]
+    return Between.fit([(t, ms) for t, ms in known if t is not None], calibration.overhead_ms_per_kernel)

@@ -1,0 +1,118 @@
+"""Small random networks whose kernels are worth measuring: each layer's shapes are drawn, then fused and run as usual.
+
+Kernels are measured inside a running network, since that is where their times are wanted: inputs lie in the cache where
+the kernel before has left them, weights do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from netcut_fx.graph import TracedModule
+from netcut_fx.tracing import trace
+
+_SIZES = (7, 8, 14, 16, 28, 32, 56, 112)
+#: Operations of one layer at most: a probe takes milliseconds, not seconds.
+_LAYER_FLOPS = 4e8
+_LAYERS = 6
+_ACTIVATIONS: tuple[Callable[[], nn.Module], ...] = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.Identity)
+
+
+class _Residual(nn.Module):
+    """A layer whose result is added to its input."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layer(x)
+
+
+class _Branches(nn.Module):
+    """Two layers side by side, concatenated."""
+
+    def __init__(self, left: nn.Module, right: nn.Module) -> None:
+        super().__init__()
+        self.left, self.right = left, right
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.left(x), self.right(x)], 1)
+
+
+class _Attention(nn.Module):
+    """Self-attention over the pixels of an image, then a linear layer: matrix products, softmax, layer norm."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.heads = heads
+        self.project = nn.Linear(channels, 3 * channels)
+        self.after = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        tokens = self.norm(x.flatten(2).transpose(1, 2))
+        parts = self.project(tokens).reshape(batch, height * width, 3, self.heads, channels // self.heads)
+        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        found = nn.functional.scaled_dot_product_attention(query, key, value)
+        found = found.transpose(1, 2).reshape(batch, height * width, channels)
+        return nn.functional.gelu(self.after(found)).transpose(1, 2).reshape(batch, channels, height, width)
+
+
+def random_probe(generator: np.random.Generator, name: str = "probe") -> TracedModule:
+    """Trace a network of a few layers with drawn kinds and shapes, untrained, for one image.
+
+    Sizes are those of usual networks, channels are drawn evenly on a logarithmic scale, every third of them no multiple
+    of a vector.
+    """
+    size, channels = int(generator.choice(_SIZES)), _channels(generator)
+    image, layers = torch.zeros(1, channels, size, size), list[nn.Module]()
+    for _ in range(_LAYERS):
+        layer, channels, size = _layer(generator, channels, size)
+        layers.append(layer)
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, _channels(generator))]
+    return trace(nn.Sequential(*layers).eval(), image, name=name)
+
+
+def _channels(generator: np.random.Generator) -> int:
+    drawn = int(2 ** generator.uniform(3, 9.5))
+    return drawn if generator.random() < 1 / 3 else max(8, drawn // 8 * 8)
+
+
+def _layer(generator: np.random.Generator, channels: int, size: int) -> tuple[nn.Module, int, int]:
+    """Draw a layer for `channels` and `size`; says what comes out of it."""
+    kind = str(
+        generator.choice(
+            ["dense", "dense", "pointwise", "depthwise", "grouped", "residual", "branches", "pool", "attention"]
+        )
+    )
+    activation = _ACTIVATIONS[int(generator.integers(len(_ACTIVATIONS)))]()
+    after = _channels(generator)
+    window = int(generator.choice([3, 3, 3, 5, 7]))
+    if kind == "pool" and size >= 14 and size % 2 == 0:
+        pool = nn.MaxPool2d if generator.random() < 0.5 else nn.AvgPool2d
+        return pool(2), channels, size // 2
+    if kind == "attention" and size <= 16 and channels <= 384:
+        return _Attention(channels, 4 if channels % 4 == 0 else 1), channels, size
+    if kind == "depthwise":
+        return nn.Sequential(_conv(channels, channels, window, channels), activation), channels, size
+    if kind == "grouped" and channels % 4 == 0:
+        after = max(4, after // 4 * 4)
+        return nn.Sequential(_conv(channels, after, 3, 4), activation), after, size
+    if kind == "residual":
+        return _Residual(_conv(channels, channels, 1)), channels, size
+    if kind == "branches":
+        half = max(4, after // 2)
+        return _Branches(_conv(channels, half, 1), _conv(channels, half, 1)), 2 * half, size
+    window = window if kind == "dense" else 1
+    after = max(8, min(after, int(_LAYER_FLOPS / (2 * channels * size * size * window**2))))
+    return nn.Sequential(_conv(channels, after, window), activation), after, size
+
+
+def _conv(channels: int, after: int, window: int, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels, after, window, padding=window // 2, groups=groups)
