@@ -178,17 +178,7 @@ class Runtime:
         return np.concatenate(parts)
 
     def paths(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Which path each input takes through a gated network: its number (N,) among those of the bundle.
-
-        Parameters
-        ----------
-        inputs : float32 array (N, channels, height, width)
-
-        Raises
-        ------
-        SpecError
-            If the network has no gates.
-        """
+        """The path (N,) that each input takes through a gated network; `SpecError` for one without gates."""
         if not isinstance(self._network, LoadedGated):
             raise SpecError(f"{self.folder} holds a network without gates; every input takes the same path")
         return self._submit(self._network.paths, inputs)
@@ -223,13 +213,7 @@ class Runtime:
         return self._submit(self._network.kernel_rounds, rounds)
 
     def timer(self, path: int | None = None) -> Callable[[int], float]:
-        """For `netcut_fx.measure.Stopwatch`: runs the network n times and gives the seconds.
-
-        Parameters
-        ----------
-        path : int, optional
-            Of a gated network, the path to take whatever the input; see `paths`.
-        """
+        """For `netcut_fx.measure.Stopwatch`: runs the network n times, on `path` if it is gated; gives the seconds."""
 
         def timed(number: int) -> float:
             return self._submit(_time, self._network, number, path)

@@ -207,6 +207,12 @@ def test_answers_that_are_no_numbers_are_no_prediction(library: Path, tmp_path: 
         assert np.isnan(broken.logits(inputs(1))[0, 2])
 
 
+def test_a_network_without_gates_has_no_paths(runtime: Runtime):
+    with pytest.raises(SpecError) as error:
+        runtime.paths(np.zeros((1, *runtime.manifest.input_shape[1:]), np.float32))
+    assert str(error.value) == f"{runtime.folder} holds a network without gates; every input takes the same path"
+
+
 def test_extreme_logits_have_a_softmax(library: Path, tmp_path: Path, images: np.ndarray):
     params = weights()
     params["p002"][0] = [3e38, -3e38, 0, 0, 0]

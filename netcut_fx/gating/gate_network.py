@@ -101,6 +101,8 @@ class Gates(nn.Module):
         self.temperature = 1.0
         #: What can be chosen from; None while every combination can.
         self.paths: Paths | None = None
+        #: Whether every step counts as worth taking; see `Paths.choose`.
+        self.fill = False
         #: Gates of the last batch in training, ``(N, total)``: what the loss looks at.
         self.last: Tensor | None = None
         #: Whether early features have channels and positions.
@@ -148,6 +150,8 @@ class Gates(nn.Module):
     def _path(self, saliences: Tensor, paths: Paths) -> Tensor:
         """The gates of one path for each input; in training drawn with Gumbel noise, soft backwards."""
         steps = saliences[:, torch.from_numpy(paths.columns)].cummin(2).values.flatten(1)
+        if self.fill:
+            steps = steps - steps.min(1, keepdim=True).values + 1
         scores = steps @ torch.from_numpy(paths.kept).to(steps.dtype).T
         gates = torch.from_numpy(paths.gates(self.total)).to(steps.dtype)
         if not self.training:

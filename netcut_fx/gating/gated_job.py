@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from netcut_fx.atomic_files import atomic_write
 from netcut_fx.backends.base import Backend
@@ -18,53 +17,17 @@ from netcut_fx.data import Dataset
 from netcut_fx.errors import PassError
 from netcut_fx.gating.compiling import compile_gated
 from netcut_fx.gating.cost_table import CostTable, Unit
-from netcut_fx.gating.gated_bundle import read_gated_bundle, write_gated_bundle
+from netcut_fx.gating.gated_bundle import write_gated_bundle
 from netcut_fx.gating.paths import Paths
 from netcut_fx.gating.pieces import gates_of
 from netcut_fx.gating.pricing import cost_table, flops, for_one_input, ms_measured, path_flops
+from netcut_fx.gating.served import Served, serve, served_costs
 from netcut_fx.gating.staged import Stages, train_gated
 from netcut_fx.graph import TracedModule
 from netcut_fx.manifest import Manifest
 from netcut_fx.measure import Stopwatch
 from netcut_fx.retraining import Progress, RetrainOptions
-from netcut_fx.runtime import Runtime, load
-
-#: Runs of one image when it is timed; the fastest counts, since others use the machine as well.
-_RUNS_PER_IMAGE = 5
-
-
-@dataclass(frozen=True)
-class Served:
-    """What a bundle did with some images.
-
-    Parameters
-    ----------
-    ms : float array (N,)
-        Of each image, gates and dispatch included.
-    paths : int array (N,)
-        The number of the path of each.
-    correct : bool array (N,)
-        Whether the answer was right.
-    static_ms : float array (N,)
-        Of the network without gates, served alike, in the same rounds; empty if there was none.
-    """
-
-    ms: NDArray[np.float64]
-    paths: NDArray[np.int64]
-    correct: NDArray[np.bool_]
-    static_ms: NDArray[np.float64]
-
-    def to_json(self) -> dict[str, Any]:
-        """Mean, median, 99th percentile (from 1,000 images on) and worst."""
-        return {
-            "images": len(self.ms),
-            "accuracy": float(self.correct.mean()),
-            "mean_ms": float(self.ms.mean()),
-            "p50_ms": float(np.median(self.ms)),
-            "p99_ms": float(np.quantile(self.ms, 0.99)) if len(self.ms) >= 1000 else None,
-            "worst_ms": float(self.ms.max()),
-            "static_ms": float(self.static_ms.mean()) if len(self.static_ms) else None,
-        }
+from netcut_fx.runtime import load
 
 
 @dataclass(frozen=True)
@@ -248,22 +211,6 @@ def bundle_gated(
     return GatedResult(trained, bundle, without, paths, operations, round(flops([alone])[0]), served, dispatch_ms)
 
 
-def serve(
-    runtime: Runtime, inputs: NDArray[np.float32], labels: NDArray[np.int64], *, beside: Runtime | None = None
-) -> Served:
-    """Answer `inputs` one at a time and take the time of each, the fastest of five; `beside` answers in turn."""
-    timer = runtime.timer()
-    static = None if beside is None else beside.timer()
-    ms, static_ms = np.empty(len(inputs)), np.empty(len(inputs) if static else 0)
-    correct = np.empty(len(inputs), bool)
-    for i, image in enumerate(inputs):
-        correct[i] = int(runtime.logits(image[None])[0].argmax()) == labels[i]
-        ms[i] = min(timer(1) for _ in range(_RUNS_PER_IMAGE)) * 1e3
-        if static is not None:
-            static_ms[i] = min(static(1) for _ in range(_RUNS_PER_IMAGE)) * 1e3
-    return Served(ms, runtime.paths(inputs), correct, static_ms)
-
-
 def manifest_of(traced: TracedModule, dataset: Dataset, backend: Backend) -> Manifest:
     """What the bundle says about itself."""
     height, width = dataset.preprocess.size
@@ -291,11 +238,3 @@ def _stored_prices(
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, (json.dumps({"key": key, "table": table.to_json()}, indent=1) + "\n").encode())
     return table
-
-
-def served_costs(bundle: Path, rounds: int = 40) -> list[int]:
-    """What each path of a bundle takes as it is served, in nanoseconds: the median of fastest runs, all in turn."""
-    with load(bundle) as runtime:
-        timers = [runtime.timer(path) for path in range(len(read_gated_bundle(bundle).program.paths.widths))]
-        found = [[min(timer(1) for _ in range(_RUNS_PER_IMAGE)) for timer in timers] for _ in range(rounds)]
-    return [round(seconds * 1e9) for seconds in np.median(found, axis=0)]

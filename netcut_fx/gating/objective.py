@@ -57,7 +57,8 @@ class CostObjective:
 
     def expected(self, gates: Tensor) -> Tensor:
         """Mean cost over a batch of gates ``(N, total)``, each 0 or 1, with gradients."""
-        cost = torch.full((), float(self.table.always), dtype=gates.dtype)
+        gates = gates.float()  # sums of nanoseconds need more digits than bfloat16 has
+        cost = torch.full((), float(self.table.always))
         for costs, slots in zip(self.table.cells, self.table.slots, strict=True):
             widths = sorted(costs)
             kept = torch.ones_like(gates[:, 0])

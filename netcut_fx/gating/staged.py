@@ -120,10 +120,11 @@ def train_gated(
         )
         current = trained.traced
     assert trained is not None
-    gates_of(trained.traced).stage = "all"
-    if gates_of(trained.traced).paths is None:
-        with_them = with_paths(trained.traced, dataset, table, paths, budget=budget, fill=fill)
-        gates_of(trained.traced).paths = gates_of(with_them).paths
+    gates = gates_of(trained.traced)
+    gates.stage = "all"
+    if gates.paths is None:
+        picked = gates_of(with_paths(trained.traced, dataset, table, paths, budget=budget, fill=fill))
+        gates.paths, gates.fill = picked.paths, picked.fill
     return trained
 
 
@@ -142,7 +143,7 @@ def with_paths(
     inputs = dataset.preprocess.normalise(dataset.images[dataset.splits["train"]][:_ASKED])
     wanted = [table.choose(row, budget, fill=fill) for row in saliences(network, inputs)]
     widths = pick_paths(wanted, table, count, budget=budget)
-    gates.paths = Paths(gates.slots, widths, tuple(table.total(one) for one in widths))
+    gates.paths, gates.fill = Paths(gates.slots, widths, tuple(map(table.total, widths))), fill and budget is not None
     return network
 
 

@@ -46,7 +46,11 @@ def compiled_by(backend: Backend, network: TracedModule) -> CompiledGated:
 def eager_widths(network: TracedModule, image: torch.Tensor) -> tuple[tuple[int, ...], NDArray[np.float32]]:
     """Width of each cell as the gated network decides in torch, and its logits."""
     made: list[torch.Tensor] = []
-    hook = gates_of(network).register_forward_hook(lambda _, __, decided: made.append(decided))
+
+    def remember(_module: object, _given: object, decided: torch.Tensor) -> None:
+        made.append(decided)
+
+    hook = gates_of(network).register_forward_hook(remember)
     with torch.no_grad():
         logits = network.graph_module(image[None]).numpy()
     hook.remove()

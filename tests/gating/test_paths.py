@@ -69,6 +69,9 @@ def test_torch_takes_the_same_path() -> None:
     expected = PATHS.gates(8)[[PATHS.choose(row) for row in rows]]
     assert np.array_equal(found, expected)
     assert len(np.unique(expected, axis=0)) == 4
+    gates.fill = True
+    filled = gates(torch.from_numpy(rows))[:, :8].numpy()
+    assert np.array_equal(filled, PATHS.gates(8)[[PATHS.choose(row, fill=True) for row in rows]])
     assert PATHS.gates(8)[2].tolist() == [1, 0, 1, 1, 0, 1, 1, 1]
 
 
