@@ -242,6 +242,21 @@ def test_network_that_needs_contiguous_tensors_keeps_its_layout() -> None:
         np.testing.assert_allclose(features["conv"], module.conv(x).mean((2, 3)).numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("convolution", "safe"),
+    [
+        (nn.Conv2d(8, 16, 1, stride=2), False),
+        (nn.Conv2d(32, 32, 1, stride=2, groups=4), False),
+        (nn.Conv2d(16, 16, 1, stride=2), True),
+        (nn.Conv2d(8, 16, 1), True),
+        (nn.Conv2d(8, 16, 3, stride=2), True),
+    ],
+)
+def test_networks_whose_training_torch_would_crash_on_keep_their_layout(convolution: nn.Conv2d, safe: bool) -> None:
+    network = nn.Sequential(nn.Conv2d(3, convolution.in_channels, 3), nn.ReLU(), convolution)
+    assert channels_last_(network, (torch.randn(1, 3, 12, 12),)) is safe
+
+
 def test_layout_changes_strides_only() -> None:
     module, (example,) = ZOO["inverted_residual"]()
     before = state_hash(module)
