@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -118,17 +118,46 @@ def write_bundle(
         if not source.is_file():
             raise BadBundle(f"cannot write the bundle {folder}: there is no file {source}; compile the network first")
     parameter_order(parameter_names(params) if isinstance(params, Path) else params)
+
+    def copy(partial: Path) -> None:
+        for name, source in sources.items():
+            shutil.copyfile(source, partial / name)
+        if not isinstance(params, Path):
+            # The arrays' own bytes: safetensors writes views and broadcasts wrongly unless they are contiguous.
+            (partial / PARAMS_FILE).write_bytes(save({n: np.ascontiguousarray(a) for n, a in params.items()}))
+
+    return write_sealed(folder, manifest, copy)
+
+
+def write_sealed(folder: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Path:
+    """Write a bundle: what `fill` puts into a hidden folder, and the manifest with the hashes of it all.
+
+    Parameters
+    ----------
+    folder : Path
+        Absolute.
+    manifest : Manifest
+        Its `files` are replaced by what `fill` wrote.
+    fill : callable
+        Given an empty folder on the same file system.
+
+    Returns
+    -------
+    Path
+        `folder`.
+
+    Raises
+    ------
+    NetcutError
+        If the disk is full or `folder` cannot be written (nothing is left behind), or `folder` holds something else.
+    """
     with report_storage_errors(f"write the bundle {folder}", safe="nothing half-written is left there"):
         check_replaceable(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = partial_path(folder)
         try:
             partial.mkdir()
-            for name, source in sources.items():
-                shutil.copyfile(source, partial / name)
-            if not isinstance(params, Path):
-                # The arrays' own bytes: safetensors writes views and broadcasts wrongly unless they are contiguous.
-                (partial / PARAMS_FILE).write_bytes(save({n: np.ascontiguousarray(a) for n, a in params.items()}))
+            fill(partial)
             files = {file.name: sha256_of(file) for file in sorted(partial.iterdir())}
             (partial / MANIFEST_FILE).write_bytes(replace(manifest, files=files).to_bytes())
             for file in partial.iterdir():
@@ -149,6 +178,17 @@ def read_bundle(folder: Path | str) -> Bundle:
         Naming the file that is missing, unreadable or changed.
     """
     folder = Path(folder).absolute()
+    return Bundle(folder, checked_manifest(folder, _REQUIRED))
+
+
+def checked_manifest(folder: Path, required: Iterable[str]) -> Manifest:
+    """The manifest of the bundle in `folder`, once every file has the hash that it lists; it must list the `required`.
+
+    Raises
+    ------
+    BadBundle
+        Naming the file that is missing, unreadable or changed.
+    """
     path = folder / MANIFEST_FILE
     try:
         data = path.read_bytes()
@@ -159,7 +199,7 @@ def read_bundle(folder: Path | str) -> Bundle:
     except OSError as error:
         raise BadBundle(f"cannot read {path}: {error.strerror}; give the folder of a bundle you may read") from error
     manifest = Manifest.from_bytes(data, str(path))
-    for name in _REQUIRED:
+    for name in required:
         if name not in manifest.files:
             raise BadBundle(f"{path} lists no file '{name}', without which a bundle cannot run; write the bundle again")
     for name, expected in sorted(manifest.files.items()):
@@ -174,7 +214,7 @@ def read_bundle(folder: Path | str) -> Bundle:
                 f"{name} in the bundle {folder} was changed after it was written: SHA-256 {found[:12]}..., expected "
                 f"{expected[:12]}...; copy the bundle again"
             )
-    return Bundle(folder, manifest)
+    return manifest
 
 
 def parameter_names(path: Path) -> list[str]:

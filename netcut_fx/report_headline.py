@@ -7,6 +7,7 @@ from typing import cast
 
 from netcut_fx.result_candidates import Candidate, candidates_of, chosen_of, uncut_of
 from netcut_fx.result_values import (
+    MINUS,
     UNKNOWN,
     Record,
     format_count,
@@ -14,11 +15,10 @@ from netcut_fx.result_values import (
     format_mflops,
     format_ms,
     format_percent,
+    format_signed,
     number,
     text,
 )
-
-_MINUS = "\u2212"
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,7 @@ def _speed_up(chosen: Candidate, uncut: Candidate) -> float | None:
 def _points(chosen: Candidate, uncut: Candidate) -> str | None:
     if chosen.test is None or uncut.test is None:
         return None
-    points = (chosen.test - uncut.test) * 100
-    return f"{'+' if points > 0 else _MINUS if round(points, 1) < 0 else ''}{abs(points):.1f}"
+    return format_signed((chosen.test - uncut.test) * 100)
 
 
 def _against_uncut(chosen: Candidate, uncut: Candidate) -> str:
@@ -113,8 +112,8 @@ def _against_uncut(chosen: Candidate, uncut: Candidate) -> str:
     speed = "speed-up unknown" if ratio is None else f"{ratio:.2g}× faster" if ratio < 10 else f"{ratio:.0f}× faster"
     if points is None:
         return f"{against}: {speed}, accuracy difference unknown."
-    size = points.lstrip("+" + _MINUS)
-    how = "equally accurate" if size == "0.0" else f"{size} points {'less' if points[0] == _MINUS else 'more'} accurate"
+    size = points.lstrip("+" + MINUS)
+    how = "equally accurate" if size == "0.0" else f"{size} points {'less' if points[0] == MINUS else 'more'} accurate"
     if None not in (chosen.test_low, chosen.test_high, uncut.test_low, uncut.test_high):
         low, high = cast(float, chosen.test_low), cast(float, chosen.test_high)
         if low <= cast(float, uncut.test_high) and cast(float, uncut.test_low) <= high and size != "0.0":

@@ -19,14 +19,13 @@ from netcut_fx.result_values import (
     format_mflops,
     format_ms,
     format_percent,
+    format_signed,
     items,
     mapping,
     number,
     records,
     text,
 )
-
-_MINUS = "\u2212"
 
 
 @dataclass(frozen=True)
@@ -97,18 +96,12 @@ def comparison_rows(result: Record) -> dict[str, Any]:
             "name": "uncut" if point.verdict == "uncut" else point.name,
             "predicted": format_ms(point.predicted_ms),
             "measured": format_ms(point.measured_ms),
-            "difference": _signed_percent(point.error),
+            "difference": format_signed(None if point.error is None else point.error * 100, "\u00a0%", UNKNOWN),
             "within": within_band(point),
         }
         for point in points
     ]
     return {"rows": rows, "within": sum(within_band(point) for point in points), "total": len(points)}
-
-
-def _signed_percent(share: float | None) -> str:
-    if share is None:
-        return UNKNOWN
-    return f"{'+' if share > 0 else _MINUS if share < 0 else ''}{abs(share) * 100:.1f}\u00a0%"
 
 
 def kernel_kinds(result: Record) -> tuple[Share, ...]:

@@ -12,6 +12,7 @@ Record = Mapping[str, Any]
 #: What a number that should be there but is not known reads as; `NONE` stands for one that was never asked for.
 UNKNOWN = "unknown"
 NONE = "–"
+MINUS = "\u2212"
 _NBSP = "\u00a0"
 # Characters that XML 1.0 forbids, and half surrogates that UTF-8 cannot write: names come from users.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -85,6 +86,14 @@ def format_interval(low: float | None, high: float | None, scale: float = 1.0) -
 def format_percent(value: float | None, missing: str = NONE) -> str:
     """Format a share of one as per cent."""
     return missing if value is None else f"{value * 100:.1f}{_NBSP}%"
+
+
+def format_signed(value: float | None, unit: str = "", missing: str = NONE) -> str:
+    """Format a difference with one digit and its sign, which is what the rounded value has."""
+    if value is None:
+        return missing
+    rounded = round(value, 1)
+    return f"{'+' if rounded > 0 else MINUS if rounded < 0 else ''}{abs(rounded):.1f}{unit}"
 
 
 def format_count(value: float | None, missing: str = UNKNOWN) -> str:

@@ -18,14 +18,13 @@ from netcut_fx.result_values import (
     format_interval,
     format_ms,
     format_percent,
+    format_signed,
     items,
     mapping,
     number,
     records,
     text,
 )
-
-_MINUS = "\u2212"
 
 
 @dataclass(frozen=True)
@@ -107,8 +106,8 @@ def _choice(deadline: Record, strategy: str, chosen: Record) -> ChoiceRow:
         ms=format_ms(number(winner, "measured_ms"), NONE),
         accuracy=format_percent(number(winner, "test_accuracy")),
         interval=format_interval(low, high, 100),
-        gain=_signed(number(chosen, "gain_pct"), "\u00a0%"),
-        regret=_signed(number(chosen, "regret_points"), ""),
+        gain=format_signed(number(chosen, "gain_pct"), "\u00a0%"),
+        regret=format_signed(number(chosen, "regret_points")),
         retrained=NONE if retrained is None else f"{retrained:.0f}",
         seconds=UNKNOWN if seconds is None else f"{seconds:,.0f}",
         speedup=NONE if speedup is None else f"{speedup:.1f}×",
@@ -118,13 +117,6 @@ def _choice(deadline: Record, strategy: str, chosen: Record) -> ChoiceRow:
 
 def _name(point: Record) -> str:
     return text(point, "network") + (", uncut" if point.get("uncut") else f" @ {text(point, 'cut')}")
-
-
-def _signed(value: float | None, unit: str) -> str:
-    if value is None:
-        return NONE
-    rounded = round(value, 1)
-    return f"{'+' if rounded > 0 else _MINUS if rounded < 0 else ''}{abs(rounded):.1f}{unit}"
 
 
 def _sentence(result: Record) -> str:
@@ -138,8 +130,8 @@ def _sentence(result: Record) -> str:
         return "At none of the deadlines is there both a network off the shelf and a choice of ours to compare."
     best, worst = max(gains), min(gains)
     return (
-        f"Against the best network off the shelf: {_signed(best[0], ' %')} accuracy at {format_ms(best[1])} ms, and "
-        f"{_signed(worst[0], ' %')} where it is least, at {format_ms(worst[1])} ms ({len(gains)} deadlines)."
+        f"Against the best network off the shelf: {format_signed(best[0], ' %')} accuracy at {format_ms(best[1])} ms, "
+        f"and {format_signed(worst[0], ' %')} where it is least, at {format_ms(worst[1])} ms ({len(gains)} deadlines)."
     )
 
 

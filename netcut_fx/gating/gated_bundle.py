@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netcut_fx.atomic_files import partial_path, put_folder_in_place, report_storage_errors, sync_file, sync_folder
-from netcut_fx.bundle import RUNTIME_FILE, Bundle, check_replaceable, sha256_of
+from netcut_fx.bundle import RUNTIME_FILE, Bundle, checked_manifest, write_sealed
 from netcut_fx.errors import BadBundle
 from netcut_fx.gating.program import Program
 from netcut_fx.manifest import MANIFEST_FILE, Manifest
@@ -91,31 +90,20 @@ def write_gated_bundle(
     if budget_ms is not None:
         compiled.program.paths.budget(budget_ms)
     facts = {"program": compiled.program.to_json(), "budget_ms": budget_ms, "fill": fill}
-    with report_storage_errors(f"write the bundle {folder}", safe="nothing half-written is left there"):
-        check_replaceable(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = partial_path(folder)
-        try:
-            partial.mkdir()
-            for number, module in enumerate(compiled.modules):
-                scratch = partial / "scratch"
-                made = module.save(scratch)
-                library, params = _names(number)
-                made["library"].replace(partial / library)
-                made["params"].replace(partial / params)
-                if not number:
-                    shutil.copyfile(made["runtime_library"], partial / RUNTIME_FILE)
-                shutil.rmtree(scratch)
-            (partial / GATES_FILE).write_text(json.dumps(facts, indent=1) + "\n")
-            files = {file.name: sha256_of(file) for file in sorted(partial.iterdir())}
-            (partial / MANIFEST_FILE).write_bytes(replace(manifest, files=files).to_bytes())
-            for file in partial.iterdir():
-                sync_file(file)
-            sync_folder(partial)
-            put_folder_in_place(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return folder
+
+    def save(partial: Path) -> None:
+        for number, module in enumerate(compiled.modules):
+            scratch = partial / "scratch"
+            made = module.save(scratch)
+            library, params = _names(number)
+            made["library"].replace(partial / library)
+            made["params"].replace(partial / params)
+            if not number:
+                shutil.copyfile(made["runtime_library"], partial / RUNTIME_FILE)
+            shutil.rmtree(scratch)
+        (partial / GATES_FILE).write_text(json.dumps(facts, indent=1) + "\n")
+
+    return write_sealed(folder, manifest, save)
 
 
 def is_gated(folder: Path | str) -> bool:
@@ -136,16 +124,7 @@ def read_gated_bundle(folder: Path | str) -> GatedBundle:
         Naming the file that is missing, unreadable or changed.
     """
     folder = Path(folder).absolute()
-    path = folder / MANIFEST_FILE
-    manifest = Manifest.from_bytes(path.read_bytes(), str(path))
-    for name, expected in sorted(manifest.files.items()):
-        try:
-            found = sha256_of(folder / name)
-        except OSError as error:
-            what = "its gates are missing" if name == GATES_FILE else "a piece is missing"
-            raise BadBundle(f"{name} cannot be read in the bundle {folder}: {what}; copy the bundle again") from error
-        if found != expected:
-            raise BadBundle(f"{name} in the bundle {folder} was changed after it was written; copy the bundle again")
+    manifest = checked_manifest(folder, (RUNTIME_FILE, GATES_FILE))
     try:
         facts: dict[str, Any] = json.loads((folder / GATES_FILE).read_bytes())
         program, budget_ms, fill = Program.from_json(facts["program"]), facts["budget_ms"], facts["fill"]
@@ -154,7 +133,9 @@ def read_gated_bundle(folder: Path | str) -> GatedBundle:
     for number in range(_count(program)):
         for name in _names(number):
             if name not in manifest.files:
-                raise BadBundle(f"{path} lists no file '{name}', which its gates call; write the bundle again")
+                raise BadBundle(
+                    f"{folder / MANIFEST_FILE} lists no file '{name}', which its gates call; write the bundle again"
+                )
     return GatedBundle(folder, manifest, program, budget_ms, fill)
 
 

@@ -111,13 +111,13 @@ def test_gates_that_are_missing_or_changed(served: Served, tmp_path: Path) -> No
         return str(error.value).replace(str(tmp_path), "")
 
     assert damaged("one", lambda f: (f / GATES_FILE).unlink()) == (
-        "gates.json cannot be read in the bundle /one: its gates are missing; copy the bundle again"
+        "gates.json is missing in the bundle /one; copy the bundle again"
     )
     assert damaged("two", lambda f: (f / "piece-003.so").unlink()) == (
-        "piece-003.so cannot be read in the bundle /two: a piece is missing; copy the bundle again"
+        "piece-003.so is missing in the bundle /two; copy the bundle again"
     )
-    assert damaged("three", lambda f: (f / GATES_FILE).write_text("{}")) == (
-        "gates.json in the bundle /three was changed after it was written; copy the bundle again"
+    assert damaged("three", lambda f: (f / GATES_FILE).write_text("{}")).startswith(
+        "gates.json in the bundle /three was changed after it was written: SHA-256 "
     )
 
 
