@@ -4,7 +4,8 @@ Threads that share channels write beside each other in every position. Where tha
 fetch what the other thread has just written, and two threads are slower than one. Threads that share lines keep to
 themselves, and find what they wrote in their own cache when the next kernel reads it.
 
-Loops are never fused to be shared: taking the fused one apart again costs small kernels more than their work.
+Loops around sums are never fused to be shared: taking the fused one apart again costs small kernels more than their
+work. Element-wise nests without a loop that is shared evenly are.
 """
 
 from __future__ import annotations
