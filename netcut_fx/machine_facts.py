@@ -9,11 +9,15 @@ from netcut_fx.host import detect_host
 from netcut_fx.target import Target
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+#: Threads of a GPU that do the same at once.
+_WARP = 32
 _UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
 
 
 def machine_of(target: Target, caches: Path = _CACHES) -> Machine:
     """The processor of `target`; caches of another machine, or that the system does not tell, have usual sizes."""
+    if target.kind == "cuda":
+        return Machine(_WARP)
     lanes = 16 if "avx512f" in target.features else 8 if "avx" in target.features else 4
     sizes = data_caches(caches) if target.cpu_model == detect_host().cpu_model else ()
     return Machine(lanes, sizes or Machine().cache_bytes, target.threads)

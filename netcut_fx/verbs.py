@@ -23,6 +23,7 @@ from netcut_fx.kernels import kernels
 from netcut_fx.latency import LatencyModel, kernels_of_cuts
 from netcut_fx.model_spec import load_model, recommended_normalize
 from netcut_fx.passes.head import HeadPass
+from netcut_fx.target import parse_target_spec
 from netcut_fx.workspace import Workspace
 
 
@@ -104,13 +105,20 @@ def tvm_backend(target: str = "native", threads: int = 1, *, links: bool = False
     threads : int
         Threads that artefacts use.
     links : bool
-        What it compiles will be saved: refuse now, before any tuning, if there is nothing to link it with.
+        What it compiles will be saved: refuse now, before any tuning, if there is nothing to link it with, or the
+        runtime does not drive the target.
     """
     from netcut_fx.backends.tvm import TvmBackend
     from netcut_fx.backends.tvm.toolchain import require_linker
 
     if links:
         require_linker()
+        kind, _ = parse_target_spec(target)
+        if kind != "llvm":
+            raise SpecError(
+                f"target {kind} can be calibrated, tuned and measured, but bundles are served by CPUs; use native or "
+                "'llvm -mcpu=NAME'"
+            )
     return TvmBackend(target, threads)
 
 

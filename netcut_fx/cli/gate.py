@@ -80,7 +80,7 @@ def gate(
         gated,
         network,
         dataset,
-        tvm_backend(target, threads),
+        tvm_backend(target, threads, links=True),
         out,
         rate=target_rate,
         unit="flops" if cost == "flops" else "ms",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from netcut_fx.backends.base import CompiledKernel, Progress, TuneReport
 from netcut_fx.backends.tvm.database import mark_used
+from netcut_fx.backends.tvm.gpu import gpu_target
 from netcut_fx.backends.tvm.lower import LoweredModule, lower
 from netcut_fx.backends.tvm.module import TvmModule, compile_lowered
 from netcut_fx.backends.tvm.records import records_folder
@@ -17,7 +18,7 @@ from netcut_fx.backends.tvm.tune import tune
 from netcut_fx.backends.tvm.tune_status import KernelStatus, network_status
 from netcut_fx.errors import BackendError
 from netcut_fx.graph import TracedModule
-from netcut_fx.target import Target
+from netcut_fx.target import Target, parse_target_spec
 
 
 class TvmBackend:
@@ -36,7 +37,7 @@ class TvmBackend:
     def __init__(self, target: str | Target = "native", threads: int = 1) -> None:
         #: Of the device that measures; None for this machine.
         self.address: DeviceAddress | None = None
-        self._target = target if isinstance(target, Target) else resolve_target(target, threads)
+        self._target = target if isinstance(target, Target) else _resolved(target, threads)
         self._lowered: dict[int, tuple[TracedModule, LoweredModule]] = {}
 
     @property
@@ -97,3 +98,8 @@ class TvmBackend:
             found = (traced, lower(traced, self.target))
             self._lowered[id(traced)] = found
         return found[1]
+
+
+def _resolved(spec: str, threads: int) -> Target:
+    kind, options = parse_target_spec(spec)
+    return gpu_target(options.get("arch", "")) if kind == "cuda" else resolve_target(spec, threads)

@@ -38,8 +38,8 @@ class Workshop:
     ----------
     target : tvm.target.Target
         What is compiled for.
-    machine : Machine
-        The same for our own schedules.
+    machine : Machine or None
+        The same for our own schedules; None where they do not fit: on GPUs.
     writer : RecordWriter
         Where records go.
     log : TrialLog
@@ -53,7 +53,7 @@ class Workshop:
     """
 
     target: Any
-    machine: Machine
+    machine: Machine | None
     writer: RecordWriter
     log: TrialLog
     cost_model: Callable[[], Any]
@@ -82,7 +82,8 @@ class KernelSearch:
         self._seed = seed
         self.module = task.dispatched[0]
         self.workload = workload_of(self.module)
-        self._own = {c.name: c for c in candidates(self.module["main"], shop.machine)}
+        own = () if shop.machine is None else candidates(self.module["main"], shop.machine)
+        self._own = {candidate.name: candidate for candidate in own}
         if self._own:
             allowance = Allowance(min(len(self._own), trials), _OWN_PATIENCE)
         elif has_reduction(self.module):
@@ -134,7 +135,7 @@ class KernelSearch:
         context = ms.TuneContext(
             mod=self.module,
             target=self._shop.target,
-            space_generator=ms.space_generator.PostOrderApply(sch_rules=schedule_rules(self._shop.machine.threads)),
+            space_generator=design_space(self._shop.machine),
             search_strategy=strategy,
             task_name=self.progress.name,
             rand_state=self._seed,
@@ -208,15 +209,19 @@ def has_reduction(module: Any) -> bool:
     return "T.init()" in module.script() or ".init()" in module.script()
 
 
-def schedule_rules(threads: int) -> list[Any]:
-    """MetaSchedule's CPU rules, without parallel loops where there is one thread to run them."""
+def design_space(machine: Machine | None) -> Any:
+    """MetaSchedule's schedules for a CPU, without parallel loops where there is one thread, or for a GPU."""
     import_tvm()
     from tvm.s_tir import meta_schedule as ms
 
+    if machine is None:
+        # All three, or those of tensor cores are asked for, whose intrinsics are not loaded.
+        return ms.space_generator.PostOrderApply(sch_rules="cuda", postprocs="cuda", mutator_probs="cuda")
     rules = list(ms.ScheduleRule.create("llvm"))
-    if threads > 1:
-        return rules
-    serial = ms.schedule_rule.ParallelizeVectorizeUnroll(
-        max_jobs_per_core=-1, max_vectorize_extent=64, unroll_max_steps=[0, 16, 64, 512], unroll_explicit=True
-    )
-    return [serial if isinstance(r, ms.schedule_rule.ParallelizeVectorizeUnroll) else r for r in rules]
+    if machine.threads == 1:
+        parallel = ms.schedule_rule.ParallelizeVectorizeUnroll
+        serial = parallel(
+            max_jobs_per_core=-1, max_vectorize_extent=64, unroll_max_steps=[0, 16, 64, 512], unroll_explicit=True
+        )
+        rules = [serial if isinstance(rule, parallel) else rule for rule in rules]
+    return ms.space_generator.PostOrderApply(sch_rules=rules)

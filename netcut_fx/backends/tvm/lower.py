@@ -103,7 +103,9 @@ def lower(traced: TracedModule, target: Target) -> LoweredModule:
     module = transform.DeadCodeElimination(["main"])(module)
     # Kernels are told apart by their logical shapes: their keys must not depend on how tensors lie in memory.
     keys = [call.key for call in kernel_calls(module)]
-    module, weights = lay_out(module, weights, Machine.of(target))
+    machine = Machine.for_schedules(target)
+    if machine is not None:
+        module, weights = lay_out(module, weights, machine)
     calls = (LoweredCall(call.function, key) for call, key in zip(kernel_calls(module), keys, strict=True))
     return LoweredModule(module, weights, tuple(calls))
 

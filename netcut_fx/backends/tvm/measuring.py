@@ -79,10 +79,10 @@ class KernelTimer:
         tvm = import_tvm()
         if self._reference is None:
             given = random_arguments(self._infos())
-            found = enumerate(self._outputs(self._module))
+            found = enumerate(self._unscheduled_outputs())
             # Only what the kernel writes is kept: inputs would fill the memory with the weights of all kernels.
             self._reference = {i: a for i, a in found if not np.array_equal(a, given[i], equal_nan=True)}
-        outputs = self._outputs(candidate.sch.mod)
+        outputs = self._outputs(candidate.sch.mod, self._target, self._place)
         for place, expected in self._reference.items():
             # Where the unscheduled kernel yields NaN on random inputs (a root, a logarithm), nothing can be compared.
             known = np.isfinite(expected)
@@ -92,13 +92,19 @@ class KernelTimer:
             if not error <= _TOLERANCE:
                 raise tvm.error.InternalError(f"the schedule changes the result: relative error {error:.1e}")
 
-    def _outputs(self, module: Any) -> list[np.ndarray]:
+    def _unscheduled_outputs(self) -> list[np.ndarray]:
+        # Loops as they are name no threads, so no GPU runs them.
+        if self._target.host is not None:
+            return self._outputs(self._module, self._target.host, here)
+        return self._outputs(self._module, self._target, self._place)
+
+    def _outputs(self, module: Any, target: Any, place: Place) -> list[np.ndarray]:
         def run(library: Any, device: Any) -> list[np.ndarray]:
             arguments = _tensors(random_arguments(self._infos()), device)
             library["main"](*arguments)
             return [argument.numpy() for argument in arguments]
 
-        return self._place(import_tvm().tirx.build(module, target=self._target), run)
+        return place(import_tvm().tirx.build(module, target=target), run)
 
     def _infos(self) -> Any:
         return argument_infos(self._module)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from netcut_fx.backends.base import CompiledKernel, KernelTiming, Profile
+from netcut_fx.backends.tvm.gpu import device_of
 from netcut_fx.backends.tvm.lower import LoweredModule, kernel_calls, run_weight_function
 from netcut_fx.backends.tvm.neighbours import warm_order
 from netcut_fx.backends.tvm.records import open_records
@@ -47,14 +48,15 @@ class TvmModule:
         from tvm import relax
 
         self._executable = executable
-        self._weights = weights
+        self._device = device_of(target)
+        self._weights = weights if target.kind == "llvm" else [tvm.runtime.tensor(w, self._device) for w in weights]
         self.kernels = kernels
         self.input_shape = input_shape
         self.target = target
         limit_threads(target.threads)
-        self._machine = relax.VirtualMachine(executable, tvm.cpu())
-        self._input = tvm.runtime.tensor(np.zeros(input_shape, np.float32))
-        self._more = [tvm.runtime.tensor(np.ones(shape, np.float32)) for shape in more_shapes]
+        self._machine = relax.VirtualMachine(executable, self._device)
+        self._input = tvm.runtime.tensor(np.zeros(input_shape, np.float32), self._device)
+        self._more = [tvm.runtime.tensor(np.ones(shape, np.float32), self._device) for shape in more_shapes]
         # A saved call spares the conversion of a hundred weight arguments in every call.
         self._machine.save_function("main", "run", self._input, *self._more, *weights)
 
@@ -76,12 +78,13 @@ class TvmModule:
 
     def timer(self) -> Timer:
         """Runs the network n times, for `Stopwatch`."""
-        function = self._machine["run"]
+        function, device = self._machine["run"], self._device
 
         def timed(number: int) -> float:
             start = time.perf_counter()
             for _ in range(number):
                 function()
+            device.sync()  # a GPU is still at work when the call returns
             return time.perf_counter() - start
 
         return timed
@@ -94,20 +97,20 @@ class TvmModule:
         the observed network alternate, and what the kernels seem to take longer than the plain network is subtracted
         from each of them in equal parts. Where they take less, the rest is overhead between them.
         """
-        tvm = import_tvm()
         from tvm import relax
 
-        started = [0.0]
+        started, device = [0.0], self._device
         samples: list[tuple[str, float]] = []
 
         def instrument(_function: Any, name: Any, before: bool, _result: Any, *_arguments: Any) -> int:
+            device.sync()
             if before:
                 started[0] = time.perf_counter()
             else:
                 samples.append((str(name), (time.perf_counter() - started[0]) * 1e3))
             return 0
 
-        observed = relax.VirtualMachine(self._executable, tvm.cpu())
+        observed = relax.VirtualMachine(self._executable, device)
         observed.save_function("main", "run", self._input, *self._more, *self._weights)
         observed.set_instrument(instrument)
         function, plain = observed["run"], self.timer()
@@ -142,6 +145,8 @@ class TvmModule:
         from safetensors.numpy import save_file
 
         tvm = import_tvm()
+        if self.target.kind != "llvm":
+            raise BackendError(f"a network compiled for {self.target.kind} cannot be saved: the runtime drives CPUs")
         require_linker()
         folder.mkdir(parents=True, exist_ok=True)
         files = {
@@ -238,8 +243,11 @@ def build_lowered(lowered: LoweredModule, target: Target, records: Path | None) 
             CompiledKernel(call.function, lowered_call.key, call.function in scheduled)
             for call, lowered_call in zip(kernel_calls(module), lowered.calls, strict=True)
         )
-        known = {} if records is None else TrialLog(records).by_workload()
-        module = apply_first_candidates(module, Machine.of(target), known)
+        machine = Machine.for_schedules(target)
+        if machine is not None:
+            known = {} if records is None else TrialLog(records).by_workload()
+            module = apply_first_candidates(module, machine, known)
+        # On a GPU, `tvm.compile` gives TVM's own default schedules to what has no record.
         module = tvm.transform.Sequential(
             [transform.SplitLayoutRewritePreproc(), transform.LiftTransformParams(), transform.FoldConstant()]
         )(module)

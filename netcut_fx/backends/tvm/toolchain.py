@@ -18,6 +18,8 @@ from netcut_fx.target import Target, detect, installed_versions, parse_target_sp
 
 #: apache-tvm-ffi releases whose MetaSchedule mutators crash when they are initialised.
 _BROKEN_FFI = ("0.1.15",)
+#: What a block of threads may use on every CUDA GPU without asking for more.
+_CUDA_LIMITS = {"max_threads_per_block": 1024, "max_shared_memory_per_block": 48 * 1024}
 
 
 def import_tvm() -> Any:
@@ -64,7 +66,7 @@ def toolchain_versions() -> tuple[tuple[str, str], ...]:
 
 
 def resolve_target(spec: str = "native", threads: int = 1) -> Target:
-    """The `Target` of a SPEC such as ``native``, ``llvm`` or ``llvm -mcpu=znver4``.
+    """The `Target` of a SPEC of a CPU such as ``native``, ``llvm`` or ``llvm -mcpu=znver4``.
 
     Raises
     ------
@@ -83,9 +85,7 @@ def resolve_target(spec: str = "native", threads: int = 1) -> Target:
     host = detect_host()
     kind, options = parse_target_spec(spec)
     if kind != "llvm":
-        raise SpecError(
-            f"target {kind} cannot be measured and served by this version yet; use native or 'llvm -mcpu=NAME'"
-        )
+        raise SpecError(f"target {kind} is no CPU; use native or 'llvm -mcpu=NAME'")
     if not 1 <= threads <= host.cores:
         raise SpecError(f"threads must be between 1 and the {host.cores} cores of this machine, got {threads}")
     native = str(llvm_get_system_cpu())
@@ -153,6 +153,9 @@ def host_target(target: Target) -> Any:
 
 def tvm_target(target: Target) -> Any:
     """`target` in TVM's own words."""
+    if target.kind == "cuda":
+        options = {"kind": "cuda", "arch": target.mcpu, "host": {"kind": "llvm"}, **_CUDA_LIMITS}
+        return import_tvm().target.Target(options)
     return _llvm_target(target.mcpu, target.threads)
 
 

@@ -132,9 +132,8 @@ def _folder_status(folder: Path) -> FolderStatus:
 def network_status(lowered: LoweredModule, target: Target, *, trials: int, database: Path) -> tuple[KernelStatus, ...]:
     """Each distinct kernel of a network, those first that take most of its time, unknown ones before them."""
     folder = records_folder(database, target)
-    shop = Workshop(
-        tvm_target(target), Machine.of(target), _Reader(folder), TrialLog(folder), lambda: None, lambda _: None
-    )
+    machine = Machine.for_schedules(target)
+    shop = Workshop(tvm_target(target), machine, _Reader(folder), TrialLog(folder), lambda: None, lambda _: None)
     tasks = extracted_tasks(tunable(lowered, target), target)
     kernels = [KernelSearch(task, shop, trials, 0).progress for task in tasks]
     peak = stored_peak(folder)

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from netcut_fx.backends.tvm.database import writer_lock
+from netcut_fx.backends.tvm.gpu import place_of
 from netcut_fx.backends.tvm.kernel_search import KernelSearch, Workshop, extracted_tasks
-from netcut_fx.backends.tvm.measuring import here
 from netcut_fx.backends.tvm.records import RecordWriter, set_aside_corrupt_lines
 from netcut_fx.backends.tvm.remote_device import DeviceAddress, RemoteDevice, there
 from netcut_fx.backends.tvm.roofline import measured_peak
@@ -66,12 +66,12 @@ def _tune(config: dict[str, Any], emit: Any) -> None:
     log = TrialLog(folder, repair=True)
     shop = Workshop(
         tvm_target(target),
-        Machine.of(target),
+        Machine.for_schedules(target),
         RecordWriter(folder),
         log,
         cache(lambda: ms.cost_model.XGBModel(num_tuning_cores=1)),
         lambda trial: emit(event="try", trial=trial.to_json()),
-        here if device is None else there(device),
+        place_of(target) if device is None else there(device),
     )
     searches = [KernelSearch(task, shop, config["trials"], config["seed"] + i) for i, task in enumerate(tasks)]
     by_name = {search.progress.name: search for search in searches}
@@ -79,8 +79,9 @@ def _tune(config: dict[str, Any], emit: Any) -> None:
     for name in config["skip"]:
         by_name[name].progress.exhausted = True
     emit(event="start", kernels=len(kernels), corrupt=corrupt + log.corrupt)
-    # What a remote device can do at most is not known: trials go where most time is spent.
-    peak = measured_peak(folder, target) if device is None and any(kernel.left for kernel in kernels) else None
+    # What a GPU or a remote device can do at most is not known: trials go where most time is spent.
+    asked = device is None and target.kind == "llvm" and any(kernel.left for kernel in kernels)
+    peak = measured_peak(folder, target) if asked else None
     while True:
         if peak is not None:
             set_bounds(kernels, peak)

@@ -42,6 +42,11 @@ class Machine:
             return cls(8, 16, threads=target.threads)
         return cls(4, 16, threads=target.threads)
 
+    @classmethod
+    def for_schedules(cls, target: Target) -> Machine | None:
+        """The machine that our schedules are made for; None on a GPU, where they do not fit."""
+        return cls.of(target) if target.kind == "llvm" else None
+
     def lanes_for(self, extent: int) -> int:
         """Longest vector that cuts `extent` evenly, at least a quarter of a register; 1 where there is none.
 
