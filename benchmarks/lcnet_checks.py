@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from netcut_fx.data import Dataset
+from netcut_fx.gating.fitting import saliences
 from netcut_fx.gating.gated_job import GatedResult
 from netcut_fx.gating.pieces import gates_of
-from netcut_fx.gating.staged import saliences
 from netcut_fx.runtime import Runtime, load
 
 

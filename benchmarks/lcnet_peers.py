@@ -13,6 +13,7 @@ from netcut_fx.cutting import cut
 from netcut_fx.data import Dataset
 from netcut_fx.evaluate import Accuracy, predict_logits
 from netcut_fx.frontier import frontiers
+from netcut_fx.gating.paths import gates_of_widths
 from netcut_fx.gating.pieces import gates_of
 from netcut_fx.gating.pricing import flops, for_one_input
 from netcut_fx.graph import TracedModule
@@ -54,6 +55,10 @@ class _Drawn(nn.Module):
         self.register_buffer("gates", gates)
         self.register_buffer("shares", torch.tensor(list(shares)))
 
+    def pooled(self, early: Tensor) -> Tensor:
+        """As a gate network."""
+        return early
+
     def forward(self, early: Tensor) -> tuple[Tensor, Tensor]:
         """Saliences, and scales of one."""
         path = torch.multinomial(self.get_buffer("shares"), len(early), replacement=True)
@@ -67,8 +72,9 @@ def at_random(network: TracedModule, share_of: Mapping[tuple[int, ...], float]) 
     drawn = copy_traced(network)
     gates = gates_of(drawn)
     assert gates.paths is not None
-    shares = [share_of[widths] for widths in gates.paths.widths]
-    gates.l_net = _Drawn(torch.from_numpy(gates.paths.gates(gates.total)), shares)  # pyright: ignore[reportAttributeAccessIssue]
+    shares = [share_of.get(widths, 0.0) for widths in gates.paths.widths]
+    every = gates_of_widths(gates.slots, gates.paths.widths, gates.total)
+    gates.l_net = _Drawn(torch.from_numpy(every), shares)  # pyright: ignore[reportAttributeAccessIssue]
     gates.c_net = None
     gates.paths = None
     return drawn

@@ -31,7 +31,7 @@ def gate(
         int, typer.Option(help="groups end at multiples of this many channels: whole vector registers")
     ] = 16,
     lead: Annotated[int, typer.Option(help="cells at the beginning that are left alone: gates read behind them")] = 0,
-    paths: Annotated[int, typer.Option(help="ways through the network that are compiled, at most")] = 8,
+    paths: Annotated[int, typer.Option(help="ways through the network that are compiled, at most")] = 6,
     hidden: Annotated[int, typer.Option(help="width of the gate networks")] = 16,
     scales: Annotated[bool, typer.Option(help="scale what is kept by a predicted number")] = True,
     epochs: Annotated[int, typer.Option(help="epochs of training, all stages together")] = 8,

@@ -73,7 +73,7 @@ def compile_gated(
     gated : TracedModule
         With gates.
     widths : sequence of sequences of int
-        The width of each cell on each path; see `netcut_fx.gating.paths.pick_paths`.
+        The width of each cell on each path; see `netcut_fx.gating.path_choice.choose_paths`.
     backend : Backend
         The compiler.
     watch : Stopwatch, optional

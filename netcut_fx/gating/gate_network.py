@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from netcut_fx.gating.paths import Paths
+from netcut_fx.gating.paths import Paths, gates_of_widths
 from netcut_fx.gating.slots import Slots
 
 #: Which decisions are made: the others are all "keep", with a scale of one.
@@ -45,14 +45,15 @@ class GateNet(nn.Module):
         self.rank = len(shape)
         if self.rank == 4:
             pool = max(1, min(shape[2:]) // _MOST_POSITIONS)
+            self.pool: nn.Module = nn.AvgPool2d(pool)
             self.features: nn.Module = nn.Sequential(
-                nn.AvgPool2d(pool),
                 nn.Conv2d(shape[1], hidden, 3, 1, 1),
                 nn.ReLU(),
                 nn.Conv2d(hidden, hidden, 3, 2, 1),
                 nn.ReLU(),
             )
         else:
+            self.pool = nn.Identity()
             self.features = nn.Sequential(nn.Linear(shape[-1], hidden), nn.ReLU())
         self.salience = nn.Linear(hidden, outputs)
         self.scale = nn.Linear(hidden, outputs)
@@ -62,9 +63,13 @@ class GateNet(nn.Module):
         nn.init.zeros_(self.scale.weight)
         nn.init.zeros_(self.scale.bias)
 
-    def forward(self, early: Tensor) -> tuple[Tensor, Tensor]:
+    def pooled(self, early: Tensor) -> Tensor:
+        """What is left of early features before anything is learnt from them."""
+        return self.pool(early.mean(1) if self.rank == 3 else early)
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Saliences and scales, each ``(N, outputs)``."""
-        x = self.features(early.mean(1) if self.rank == 3 else early)
+        x = self.features(pooled)
         x = x.mean((2, 3)) if self.rank == 4 else x
         return self.salience(x), 2 * torch.sigmoid(self.scale(x))
 
@@ -99,6 +104,8 @@ class Gates(nn.Module):
         self.total = layers + sum(s.groups for s in slots if s.first_group is not None)
         self.stage: Stage = "all"
         self.temperature = 1.0
+        #: Share of the inputs of a batch in training that take any path, whatever the gates say.
+        self.explore = 0.0
         #: What can be chosen from; None while every combination can.
         self.paths: Paths | None = None
         #: Whether every step counts as worth taking; see `Paths.choose`.
@@ -112,7 +119,17 @@ class Gates(nn.Module):
 
     def raw(self, early: Tensor) -> Tensor:
         """Saliences, and scales behind them unless they are off: ``(N, total)`` or ``(N, 2 * total)``."""
-        answers = [net(early) for net in (self.l_net, self.c_net) if net is not None]
+        return self.from_pooled(self.pooled(early))
+
+    def pooled(self, early: Tensor) -> Tensor:
+        """What both gate networks read."""
+        net = self.l_net or self.c_net
+        assert net is not None  # there is something to decide about
+        return net.pooled(early)
+
+    def from_pooled(self, pooled: Tensor) -> Tensor:
+        """`raw` of what `pooled` gave."""
+        answers = [net(pooled) for net in (self.l_net, self.c_net) if net is not None]
         parts = [salience for salience, _ in answers]
         return torch.cat([*parts, *(scale for _, scale in answers)] if self.scales else parts, 1)
 
@@ -148,18 +165,24 @@ class Gates(nn.Module):
         return torch.cat(columns, 1)
 
     def _path(self, saliences: Tensor, paths: Paths) -> Tensor:
-        """The gates of one path for each input; in training drawn with Gumbel noise, soft backwards."""
-        steps = saliences[:, torch.from_numpy(paths.columns)].cummin(2).values.flatten(1)
-        if self.fill:
-            steps = steps - steps.min(1, keepdim=True).values + 1
-        scores = steps @ torch.from_numpy(paths.kept).to(steps.dtype).T
-        gates = torch.from_numpy(paths.gates(self.total)).to(steps.dtype)
+        """The gates of one path for each input; in training drawn with Gumbel noise, soft backwards, or explored."""
+        scores = self.scores(saliences, paths)
+        gates = torch.from_numpy(gates_of_widths(paths.slots, paths.widths, self.total)).to(scores.dtype)
         if not self.training:
             return gates[scores.argmax(1)]
         noise = -torch.log(-torch.log(torch.rand_like(scores).clamp(1e-6, 1 - 1e-6)))
         soft = torch.softmax((scores + noise) / self.temperature, 1)
         hard = nn.functional.one_hot(soft.argmax(1), len(gates)).to(soft.dtype)
-        return (hard + soft - soft.detach()) @ gates
+        decided = (hard + soft - soft.detach()) @ gates
+        explored = torch.rand(len(scores), 1) < self.explore
+        return torch.where(explored, gates[torch.randint(len(gates), (len(scores),))], decided)
+
+    def scores(self, saliences: Tensor, paths: Paths) -> Tensor:
+        """The sum of saliences of each path, ``(N, paths)``."""
+        steps = saliences[:, torch.from_numpy(paths.columns)].cummin(2).values.flatten(1)
+        if self.fill:
+            steps = steps - steps.min(1, keepdim=True).values + 1
+        return steps @ torch.from_numpy(paths.kept).to(steps.dtype).T
 
     def _opened(self, values: Tensor, layers: bool, groups: bool) -> Tensor:
         first, rest = values[:, : self.layers], values[:, self.layers :]

@@ -101,7 +101,7 @@ def train_and_bundle(
     unit: Unit = "ms",
     options: RetrainOptions | None = None,
     stages: Stages | None = None,
-    paths: int = 8,
+    paths: int = 6,
     deadline_ms: float | None = None,
     fill: bool = True,
     trials: int = 0,

@@ -7,8 +7,7 @@ compiled network, as fast as any: what it leaves out is time saved. Needs numpy 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netcut_fx.errors import BudgetError
-from netcut_fx.gating.cost_table import CostTable, as_budget
+from netcut_fx.gating.cost_table import as_budget
 from netcut_fx.gating.slots import Slots
 
 
@@ -52,16 +51,6 @@ class Paths:
         taken = np.array([[w - s.widths[0] for w, s in zip(one, self.slots, strict=True)] for one in self.widths])
         steps = np.arange(self.columns.shape[1])
         return (steps < taken[:, :, None]).astype(np.float32).reshape(len(self.widths), -1)
-
-    def gates(self, total: int) -> NDArray[np.float32]:
-        """The gates (0 or 1) of each path, ``(paths, total)``."""
-        found = np.zeros((len(self.widths), total), np.float32)
-        for row, one in zip(found, self.widths, strict=True):
-            for width, slots in zip(one, self.slots, strict=True):
-                if slots.first_group is not None:
-                    row[slots.first_group] = 1
-                row[list(slots.columns[: width - slots.widths[0]])] = 1
-        return found
 
     def choose(self, saliences: NDArray[np.float32], budget: int | None = None, *, fill: bool = False) -> int:
         """The path of one input: the largest sum of saliences among those within the budget, the cheapest of equals.
@@ -114,29 +103,12 @@ class Paths:
         return cls(slots, tuple(tuple(one) for one in value["widths"]), tuple(value["costs"]))
 
 
-def pick_paths(
-    wanted: Iterable[Sequence[int]], table: CostTable, count: int, *, budget: int | None = None
-) -> tuple[tuple[int, ...], ...]:
-    """The paths to compile: the two that bound all others, and the most wanted between them.
-
-    Parameters
-    ----------
-    wanted : iterable of widths
-        What the gates would choose for many inputs, by `CostTable.choose`.
-    table : CostTable
-        Costs of single cells; with it paths are ordered.
-    count : int
-        How many paths at most, two or more.
-    budget : int, optional
-        What none may cost. Without one the path that keeps all is among them.
-    """
-    if count < 2:
-        raise BudgetError(f"{count} paths leave nothing to decide; give 2 or more")
-    least = tuple(min(costs) for costs in table.cells)
-    chosen = {least: None}
-    if budget is None:
-        chosen[tuple(max(costs) for costs in table.cells)] = None
-    for one, _ in Counter(map(tuple, wanted)).most_common():
-        if len(chosen) < count and (budget is None or table.total(one) <= budget):
-            chosen[one] = None
-    return tuple(sorted(chosen, key=lambda one: (table.total(one), one)))
+def gates_of_widths(slots: Sequence[Slots], widths: Sequence[Sequence[int]], total: int) -> NDArray[np.float32]:
+    """The gates (0 or 1) of paths, ``(paths, total)``."""
+    found = np.zeros((len(widths), total), np.float32)
+    for row, one in zip(found, widths, strict=True):
+        for width, own in zip(one, slots, strict=True):
+            if own.first_group is not None:
+                row[own.first_group] = 1
+            row[list(own.columns[: width - own.widths[0]])] = 1
+    return found

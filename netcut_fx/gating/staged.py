@@ -1,4 +1,4 @@
-"""Training of a gated network in stages: the layers' gates, the channels', both, and at last between whole paths."""
+"""Training of a gated network in stages: the trunk on all its paths, the gates between them, then both."""
 
 from __future__ import annotations
 
@@ -7,38 +7,49 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
 from netcut_fx.data import Dataset
 from netcut_fx.errors import SpecError
+from netcut_fx.evaluate import accuracy
 from netcut_fx.gating.cost_table import CostTable
-from netcut_fx.gating.gate_network import Gates, Stage
+from netcut_fx.gating.fitting import fit_gates
+from netcut_fx.gating.gate_network import Gates
+from netcut_fx.gating.gate_network import Stage as Deciding
 from netcut_fx.gating.objective import CostObjective
-from netcut_fx.gating.paths import Paths, pick_paths
+from netcut_fx.gating.path_choice import with_paths
 from netcut_fx.gating.pieces import gates_of
 from netcut_fx.graph import TracedModule
 from netcut_fx.passes.copying import copy_traced
 from netcut_fx.retraining import Progress, RetrainOptions, TrainedCandidate, retrain
 
-#: Epochs of each stage, in order. Before the stage ``paths`` the paths are picked, and only they can be chosen then.
-Stages = Sequence[tuple[Stage | Literal["paths"], int]]
-#: Training images whose choices say which paths are picked.
-_ASKED = 2000
+#: In ``layers``, ``channels`` and ``paths`` every input takes any path, of which only the layers left out, only the
+#: channels, or both count. In ``joint`` the gates choose.
+Stage = Literal["layers", "channels", "paths", "joint"]
+#: Epochs of each stage, in order.
+Stages = Sequence[tuple[Stage, int]]
 
-_STAGES = (*get_args(Stage), "paths")
+_STAGES: tuple[Stage, ...] = get_args(Stage)
+#: Share of the inputs that take any path while the gates choose: paths that are not chosen yet have to stay as good.
+_EXPLORED = 0.25
 
 
 def default_stages(gates: Gates, epochs: int) -> Stages:
-    """Divide `epochs`: a quarter for the layers, a quarter for the channels, a quarter for both, the rest for paths."""
-    part = epochs // 4
-    if gates.l_net is None or gates.c_net is None:
-        planned: Stages = (("all", epochs - epochs // 3), ("paths", epochs // 3))
-    else:
-        planned = (("layers", part), ("channels", part), ("all", epochs - 3 * part), ("paths", part))
+    """Divide `epochs`: an eighth for the layers, an eighth for the channels, a half for whole paths, the rest joint."""
+    part = epochs // 8
+    both = gates.l_net is not None and gates.c_net is not None
+    joint = epochs // 4
+    first: Stages = (("layers", part), ("channels", part)) if both else ()
+    planned: Stages = (*first, ("paths", epochs - joint - 2 * part * both), ("joint", joint))
     return tuple(stage for stage in planned if stage[1])
+
+
+def prepare_stage(gated: TracedModule, dataset: Dataset, table: CostTable, rate: float, stage: Stage) -> TracedModule:
+    """Copy a network with paths and make it ready to be trained in `stage`."""
+    joint = stage == "joint"
+    network = fit_gates(gated, dataset, table, rate) if joint else copy_traced(gated)
+    gates = gates_of(network)
+    deciding: Deciding = "all" if stage in ("paths", "joint") else stage
+    gates.stage, gates.explore = deciding, _EXPLORED if joint else 1.0
+    return network
 
 
 def train_gated(
@@ -50,7 +61,7 @@ def train_gated(
     options: RetrainOptions | None = None,
     stages: Stages | None = None,
     weight: float = 2.0,
-    paths: int = 8,
+    paths: int = 6,
     budget: int | None = None,
     fill: bool = False,
     checkpoint_dir: Path | None = None,
@@ -76,11 +87,11 @@ def train_gated(
     stages : sequence of (stage, epochs), optional
         Default: `default_stages`.
     weight : float
-        Of the cost in the loss.
+        Of the cost in the loss, while the gates choose.
     paths : int
-        How many at most; see `netcut_fx.gating.paths.pick_paths`.
+        How many at most; see `netcut_fx.gating.path_choice.choose_paths`.
     budget, fill
-        What no path may cost, and whether it is spent; see `CostTable.choose`.
+        What no path may cost, and whether it is spent on what the gates would leave out.
     checkpoint_dir : Path, optional
         Where checkpoints are kept.
     progress : callable, optional
@@ -89,7 +100,7 @@ def train_gated(
     Returns
     -------
     TrainedCandidate
-        That of the last stage; all gates decide in it, and its paths are set.
+        That of the last stage, its gates fitted to the trained trunk.
 
     Raises
     ------
@@ -105,57 +116,27 @@ def train_gated(
         raise SpecError(
             f"stages {list(planned)} cannot be trained; give pairs of {', '.join(_STAGES)} and epochs from 1 on"
         )
-    current, trained = copy_traced(gated), None
+    current, trained = with_paths(gated, dataset, table, rate, paths, budget=budget), None
     for stage, epochs in planned:
-        if stage == "paths":
-            current = with_paths(current, dataset, table, paths, budget=budget, fill=fill)
-        gates_of(current).stage = "all" if stage == "paths" else stage
         trained = retrain(
-            current,
+            prepare_stage(current, dataset, table, rate, stage),
             dataset,
             options=replace(chosen, epochs=epochs, head_epochs=0),
             checkpoint_dir=checkpoint_dir,
             progress=progress,
-            objective=objective,
+            # Without a weight it only says that the last epoch counts, not the best one with all gates open.
+            objective=objective if stage == "joint" else replace(objective, weight=0.0),
         )
         current = trained.traced
     assert trained is not None
-    gates = gates_of(trained.traced)
-    gates.stage = "all"
-    if gates.paths is None:
-        picked = gates_of(with_paths(trained.traced, dataset, table, paths, budget=budget, fill=fill))
-        gates.paths, gates.fill = picked.paths, picked.fill
-    return trained
+    finished = finish(current, dataset, table, rate, fill=fill and budget is not None)
+    found = {split: accuracy(finished.graph_module, dataset, split) for split in ("validation", "test")}
+    return replace(trained, traced=finished, **found)
 
 
-def with_paths(
-    gated: TracedModule,
-    dataset: Dataset,
-    table: CostTable,
-    count: int,
-    *,
-    budget: int | None = None,
-    fill: bool = False,
-) -> TracedModule:
-    """Copy a gated network and let it choose between `count` paths: those most wanted for some training images."""
-    network = copy_traced(gated)
+def finish(gated: TracedModule, dataset: Dataset, table: CostTable, rate: float, *, fill: bool = False) -> TracedModule:
+    """Copy a network whose trunk is trained, fit its gates, and let them alone decide."""
+    network = fit_gates(gated, dataset, table, rate)
     gates = gates_of(network)
-    inputs = dataset.preprocess.normalise(dataset.images[dataset.splits["train"]][:_ASKED])
-    wanted = [table.choose(row, budget, fill=fill) for row in saliences(network, inputs)]
-    widths = pick_paths(wanted, table, count, budget=budget)
-    gates.paths, gates.fill = Paths(gates.slots, widths, tuple(map(table.total, widths))), fill and budget is not None
+    gates.stage, gates.explore, gates.fill = "all", 0.0, fill
     return network
-
-
-def saliences(gated: TracedModule, inputs: NDArray[np.float32], batch: int = 250) -> NDArray[np.float32]:
-    """What the gate networks say about inputs (N, ...): ``(N, total)``, in evaluation mode."""
-    gates, found = gates_of(gated), list[Tensor]()
-    hook = gates.register_forward_pre_hook(lambda _, given: found.append(gates.raw(given[0])[:, : gates.total]))
-    gated.graph_module.eval()
-    try:
-        with torch.no_grad():
-            for start in range(0, len(inputs), batch):
-                gated.graph_module(torch.from_numpy(inputs[start : start + batch]))
-    finally:
-        hook.remove()
-    return torch.cat(found).numpy()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from netcut_fx.gating.cost_table import CostTable
 from netcut_fx.gating.gate_network import Gates
 from netcut_fx.gating.gated_cell import GatedCell
 from netcut_fx.graph import TracedModule
@@ -41,4 +46,12 @@ def vary(traced: TracedModule, inputs: Tensor) -> None:
         hook.remove()
         for net in (gates.l_net, gates.c_net):
             if net is not None:
-                net.salience.bias.data -= net(early[0])[0].mean(0)
+                net.salience.bias.data -= net(gates.pooled(early[0]))[0].mean(0)
+
+
+def wanted_paths(table: CostTable, saliences: NDArray[np.float32], count: int) -> tuple[tuple[int, ...], ...]:
+    """The cheapest choice, the dearest, and those that most inputs would make."""
+    ends = [tuple(bound(costs) for costs in table.cells) for bound in (min, max)]
+    wanted = Counter(tuple(table.choose(row)) for row in saliences).most_common()
+    chosen = list(dict.fromkeys([*ends, *(one for one, _ in wanted)]))[:count]
+    return tuple(sorted(chosen, key=lambda one: (table.total(one), one)))

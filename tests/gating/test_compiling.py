@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from netcut_fx.backends.base import Backend
 from netcut_fx.backends.eager import EagerBackend
 from netcut_fx.gating.compiling import CompiledGated, compile_gated
-from netcut_fx.gating.paths import Paths, pick_paths
+from netcut_fx.gating.fitting import saliences
+from netcut_fx.gating.paths import Paths
 from netcut_fx.gating.pricing import cost_table, flops, ms_measured
-from netcut_fx.gating.staged import saliences
 from netcut_fx.graph import TracedModule
 from netcut_fx.measure import Stopwatch
 from netcut_fx.passes import GatePass
-from tests.gating.deciding import cells_of, decide, gates_of, vary
+from tests.gating.deciding import cells_of, decide, gates_of, vary, wanted_paths
 from tests.zoo import traced_zoo
 
 IMAGES = 50
@@ -32,7 +32,7 @@ def gated(name: str, paths: int = 6, **options: Any) -> tuple[TracedModule, torc
     images = torch.randn(IMAGES, 3, 32, 32)
     vary(network, images)
     table = cost_table(network, flops, unit="flops")
-    widths = pick_paths([table.choose(row) for row in saliences(network, images.numpy())], table, paths)
+    widths = wanted_paths(table, saliences(network, images.numpy()), paths)
     gates_of(network).paths = Paths(table.slots, widths, tuple(map(table.total, widths)))
     return network, images
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ from hypothesis import strategies as st
 from netcut_fx.errors import BudgetError
 from netcut_fx.gating.cost_table import CostTable
 from netcut_fx.gating.gate_network import Gates
-from netcut_fx.gating.paths import Paths, pick_paths
+from netcut_fx.gating.path_choice import choose_paths
+from netcut_fx.gating.paths import Paths, gates_of_widths
 from tests.gating.test_budget import SLOTS, TABLE, tables
 
 WIDTHS = ((0, 0, 1), (0, 1, 1), (2, 0, 3), (3, 1, 3))
 PATHS = Paths(SLOTS, WIDTHS, (115, 165, 190, 270))
+ALL_GATES = gates_of_widths(SLOTS, WIDTHS, 8)
 #: Columns: two layers, then three groups each for the first and the last cell.
 SALIENT = np.array([3, 2, 9, 1, 5, 9, 4, -1], np.float32)
 
@@ -52,7 +55,8 @@ def test_no_path_exceeds_the_budget(table: CostTable, seed: int, share: float, f
     rng = np.random.default_rng(seed)
     budget = table.mandatory + int(share * 3000)
     saliences = rng.normal(size=(20, 50)).astype(np.float32)
-    widths = pick_paths([table.choose(row, budget, fill=fill) for row in saliences], table, 6, budget=budget)
+    harms = [{width: float(rng.random()) for width in costs} for costs in table.cells]
+    widths = choose_paths(harms, table, 0.5, 6, budget=budget)
     paths = Paths(table.slots, widths, tuple(table.total(one) for one in widths))
     assert list(paths.costs) == sorted(paths.costs)
     assert 1 <= len(widths) <= 6
@@ -66,13 +70,13 @@ def test_torch_takes_the_same_path() -> None:
     rows = saliences_of(1)
     gates.raw = lambda early: torch.cat([early, torch.ones_like(early)], 1)  # type: ignore[method-assign]
     found = gates(torch.from_numpy(rows))[:, :8].numpy()
-    expected = PATHS.gates(8)[[PATHS.choose(row) for row in rows]]
+    expected = ALL_GATES[[PATHS.choose(row) for row in rows]]
     assert np.array_equal(found, expected)
     assert len(np.unique(expected, axis=0)) == 4
     gates.fill = True
     filled = gates(torch.from_numpy(rows))[:, :8].numpy()
-    assert np.array_equal(filled, PATHS.gates(8)[[PATHS.choose(row, fill=True) for row in rows]])
-    assert PATHS.gates(8)[2].tolist() == [1, 0, 1, 1, 0, 1, 1, 1]
+    assert np.array_equal(filled, ALL_GATES[[PATHS.choose(row, fill=True) for row in rows]])
+    assert ALL_GATES[2].tolist() == [1, 0, 1, 1, 0, 1, 1, 1]
 
 
 def test_gradients_reach_the_saliences_through_paths() -> None:
@@ -89,12 +93,33 @@ def test_gradients_reach_the_saliences_through_paths() -> None:
     assert float(gates.l_net.salience.weight.grad.abs().sum()) > 0
 
 
-def test_which_paths_are_picked() -> None:
-    wanted = [[1, 0, 2]] * 5 + [[2, 1, 1]] * 3 + [[0, 1, 1]]
-    assert pick_paths(wanted, TABLE, 4) == ((0, 0, 1), (1, 0, 2), (2, 1, 1), (3, 1, 3))
-    assert pick_paths(wanted, TABLE, 4, budget=170) == ((0, 0, 1), (1, 0, 2), (0, 1, 1))
+@given(tables(), st.integers(0, 2**32 - 1), st.floats(0.05, 1), st.integers(2, 6))
+def test_paths_are_the_least_harmful_of_their_cost(table: CostTable, seed: int, rate: float, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    harms = [{w: 0.0 if w == max(costs) else float(rng.random()) for w in costs} for costs in table.cells]
+    found = choose_paths(harms, table, rate, count)
+    assert found[-1] == tuple(max(costs) for costs in table.cells)
+    assert 1 <= len(found) <= count
+    every = [(table.total(w), sum(h[x] for h, x in zip(harms, w, strict=True))) for w in product(*table.cells)]
+    least = min(cost for cost, _ in every)
+    unit = max(1, (table.full - least) // 400)
+    for widths in found:
+        harm, room = sum(h[w] for h, w in zip(harms, widths, strict=True)), len(table.cells) * unit
+        # Costs are told apart to a unit for each cell.
+        assert harm <= min(h for cost, h in every if cost <= table.total(widths) - room or cost == least) + 1e-9
+
+
+def test_which_paths_are_chosen() -> None:
+    # The second cell harms nothing, the others the more, the more is left out.
+    harms = [{0: 0.9, 1: 0.6, 2: 0.3, 3: 0.0}, {0: 0.0, 1: 0.0}, {1: 0.8, 2: 0.1, 3: 0.0}]
+    found = choose_paths(harms, TABLE, 0.9, 3)
+    assert found[0][1] == 0
+    assert found[-1] == (3, 1, 3)
+    assert [TABLE.total(one) for one in found] == sorted(TABLE.total(one) for one in found)
+    bounded = choose_paths(harms, TABLE, 0.9, 3, budget=200)
+    assert max(TABLE.total(one) for one in bounded) <= 200
     with pytest.raises(BudgetError) as error:
-        pick_paths(wanted, TABLE, 1)
+        choose_paths(harms, TABLE, 0.9, 1)
     assert str(error.value) == "1 paths leave nothing to decide; give 2 or more"
 
 

@@ -33,11 +33,16 @@ def gated(**options: Any) -> tuple[TracedModule, CostTable]:
 
 def mean_cost(network: TracedModule, table: CostTable) -> float:
     made: list[torch.Tensor] = []
-    gates_of(network).register_forward_hook(lambda _, given, __: made.append(gates_of(network).raw(given[0])))
+    gates_of(network).register_forward_hook(
+        lambda _, given, __: made.append(gates_of(network).raw(given[0])[:, : gates_of(network).total])
+    )
     data = coloured()
     with torch.no_grad():
         network.graph_module(torch.from_numpy(data.inputs("test")))
-    return sum(table.total(table.choose(row.numpy())) for row in made[0]) / len(made[0])
+    paths = gates_of(network).paths
+    if paths is None:
+        return sum(table.total(table.choose(row.numpy())) for row in made[0]) / len(made[0])
+    return sum(paths.costs[paths.choose(row.numpy())] for row in made[0]) / len(made[0])
 
 
 def test_training_moves_the_cost_to_its_target_and_leaves_the_source(tmp_path: Path) -> None:
@@ -63,9 +68,9 @@ def test_stages() -> None:
     both, _ = gated()
     layers, _ = gated(channels=False)
     gates: Gates = gates_of(both)
-    assert default_stages(gates, 8) == (("layers", 2), ("channels", 2), ("all", 2), ("paths", 2))
-    assert default_stages(gates, 3) == (("all", 3),)
-    assert default_stages(gates_of(layers), 9) == (("all", 6), ("paths", 3))
+    assert default_stages(gates, 8) == (("layers", 1), ("channels", 1), ("paths", 4), ("joint", 2))
+    assert default_stages(gates, 3) == (("paths", 3),)
+    assert default_stages(gates_of(layers), 9) == (("paths", 7), ("joint", 2))
 
 
 def test_errors() -> None:
@@ -73,7 +78,7 @@ def test_errors() -> None:
     with pytest.raises(BudgetError, match=r"a target rate of 1\.5 is not possible"):
         train_gated(network, coloured(), table, 1.5)
     with pytest.raises(SpecError) as error:
-        train_gated(network, coloured(), table, 0.9, stages=[("all", 0)])
+        train_gated(network, coloured(), table, 0.9, stages=[("joint", 0)])
     assert str(error.value) == (
-        "stages [('all', 0)] cannot be trained; give pairs of none, layers, channels, all, paths and epochs from 1 on"
+        "stages [('joint', 0)] cannot be trained; give pairs of layers, channels, paths, joint and epochs from 1 on"
     )
