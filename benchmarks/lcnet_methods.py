@@ -22,11 +22,14 @@ from netcut_fx.backends.base import Backend
 from netcut_fx.data import Dataset
 from netcut_fx.evaluate import Accuracy
 from netcut_fx.gating.cost_table import CostTable
+from netcut_fx.gating.fitting import saliences
 from netcut_fx.gating.gated_job import GatedResult, bundle_gated, price_gated
 from netcut_fx.gating.objective import CostObjective
+from netcut_fx.gating.path_choice import with_paths
+from netcut_fx.gating.paths import Paths
 from netcut_fx.gating.pieces import gates_of
 from netcut_fx.gating.pricing import flops, for_one_input
-from netcut_fx.gating.staged import with_paths
+from netcut_fx.gating.staged import default_stages, finish, prepare_stage
 from netcut_fx.graph import TracedModule
 from netcut_fx.measure import Stopwatch
 from netcut_fx.passes.copying import copy_traced
@@ -45,10 +48,15 @@ GATED: dict[str, tuple[dict[str, Any], str]] = {
     "lc-net lead 1": ({"lead": 1}, "ms"),
 }
 PEERS = ("static longer", "mask", "deadline", "early-exit", "cut", "random")
+#: How many ways through a network are compiled.
+_PATHS = 6
+#: Highest learning rates: while inputs take any path, and while the gates choose.
+_LR, _JOINT_LR = 0.04, 0.02
 #: Float32 elements of a vector register of the machines this is measured on.
 _LANES = 16
 #: How many images compiled and eager are compared on.
 _COMPARED = 1000
+_MEANS = (("mean_ms", "ms"), ("mean_flops", "flops"))
 
 
 @dataclass
@@ -59,7 +67,7 @@ class Study:
     layers: int
     seed: int
     static_epochs: int
-    epochs: tuple[int, int]
+    epochs: int
     data: Dataset
     backend: Backend
     folder: Path
@@ -69,16 +77,15 @@ class Study:
     _static: TracedModule | None = field(default=None, init=False)
 
     def run(self, rates: list[float], methods: list[str]) -> None:
-        """Ablations at the middle rate only; each method from scratch if its row is missing."""
+        """All methods that have no row yet, trained for the middle rate; ablations at that one only."""
         self.static_row()
         if "static longer" in methods:
             self.longer()
-        for rate in rates:
-            for method in (m for m in methods if m in GATED):
-                if rate == rates[len(rates) // 2] or " " not in method:
-                    self.gated(method, rate)
-            for method in (m for m in methods if m in PEERS):
-                self.peer(method, rate)
+        main = rates[len(rates) // 2]
+        for method in (m for m in methods if m in GATED):
+            self.gated(method, main, [] if " " in method else rates)
+        for method in (m for m in methods if m in PEERS):
+            self.peer(method, main)
 
     @property
     def static(self) -> TracedModule:
@@ -97,9 +104,9 @@ class Study:
         network = copy.deepcopy(self.static.graph_module).eval().requires_grad_(False)
         return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
-    def recipe(self, part: int) -> Recipe:
+    def recipe(self, epochs: int, part: int = 0, lr: float = _LR) -> Recipe:
         """Of everything that starts from the static network."""
-        return Recipe(epochs=self.epochs[part], lr=0.02, distillation=0.9, seed=self.seed + 100 * part)
+        return Recipe(epochs=epochs, lr=lr, distillation=0.9, seed=self.seed + 100 * part)
 
     def static_row(self) -> None:
         """The static network, compiled."""
@@ -113,44 +120,72 @@ class Study:
         """The static network, trained on as long as gated ones are, from its own answers."""
         if self.missing("static longer", 1.0):
             network = copy.deepcopy(self.static.graph_module)
-            for part in (0, 1):
-                path = self.folder / f"longer-{part}.pt"
-                train(network, self.data, self.recipe(part), path, teacher=self.teacher, told="static longer")
+            self.train(network, self.recipe(self.epochs), "longer.pt", "static longer")
             own = self.rows[self.key("static", 1.0)]
             facts = {name: own[name] for name in ("mean_ms", "mean_flops")}
             self.add("static longer", 1.0, accuracy(network, self.data, "test"), facts)
 
-    def trained(self, method: str, rate: float) -> tuple[TracedModule, CostTable]:
-        """A gated network with its paths set; and what it was trained for."""
+    def train(
+        self, network: nn.Module, recipe: Recipe, name: str, told: str, extra: CostObjective | None = None
+    ) -> None:
+        """Train in place, from the static network's answers."""
+        train(network, self.data, recipe, self.folder / name, teacher=self.teacher, extra=extra, told=told)
+        network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+
+    def trained(self, method: str, rate: float, *, joint: bool = True) -> tuple[TracedModule, CostTable]:
+        """A gated network trained on its paths, `joint` or before; and what it was trained for."""
         options, unit = GATED[method]
-        folder = self.folder / method.replace(" ", "-")
+        folder = method.replace(" ", "-")
         gated = GatePass(hidden=32, multiple=_LANES, seed=self.seed, **options)(self.static)
-        table = self.prices(folder / "costs.json", gated, unit)
-        network, objective = gated, CostObjective(table, rate, weight=10.0)
-        for part in (0, 1):
-            if part:
-                network = with_paths(network, self.data, table, 8)
-            network = copy_traced(network)
-            train(
+        table = self.prices(self.folder / folder / "costs.json", gated, unit)
+        network = self.with_paths(self.folder / folder / f"{rate}-paths.json", gated, table, rate)
+        for part, (stage, epochs) in enumerate(default_stages(gates_of(gated), self.epochs)):
+            if stage == "joint" and not joint:
+                break
+            network = prepare_stage(network, self.data, table, rate, stage)
+            choosing = stage == "joint"
+            self.train(
                 network.graph_module,
-                self.data,
-                self.recipe(part),
-                folder / f"{rate}-{part}.pt",
-                teacher=self.teacher,
-                extra=objective,
-                told=f"{method} {rate}",
+                self.recipe(epochs, part, _JOINT_LR if choosing else _LR),
+                f"{folder}/{rate}-{part}-{stage}.pt",
+                f"{method} {rate} {stage}",
+                CostObjective(table, rate, weight=10.0) if choosing else None,
             )
-            network.graph_module.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
         return network, table
 
-    def gated(self, method: str, rate: float) -> None:
-        """A row of `GATED`."""
-        if not self.missing(method, rate):
+    def with_paths(self, path: Path, gated: TracedModule, table: CostTable, rate: float) -> TracedModule:
+        """Chosen once: a training that goes on needs those that it began with."""
+        if path.is_file():
+            network = copy_traced(gated)
+            gates_of(network).paths = Paths.from_json(json.loads(path.read_bytes()))
+            return network
+        network = with_paths(gated, self.data, table, rate, _PATHS)
+        found = gates_of(network).paths
+        assert found is not None
+        atomic_write(path, json.dumps(found.to_json()).encode())
+        return network
+
+    def gated(self, method: str, main: float, rates: list[float]) -> None:
+        """Rows of `GATED`: trained for `main` and served; for other rates gates are fitted again to the same trunk."""
+        missing = [rate for rate in rates if rate != main and self.missing(method, rate)]
+        if not missing and not self.missing(method, main):
             return
-        network, _ = self.trained(method, rate)
-        folder = self.folder / method.replace(" ", "-") / str(rate)
-        result = bundle_gated(network, self.static, self.data, self.backend, folder, images=self.images)
-        self.add_gated(method, rate, result, {"agreement": agreement(result, self.data, _COMPARED)})
+        trained, table = self.trained(method, main)
+        if self.missing(method, main):
+            network = finish(trained, self.data, table, main)
+            folder = self.folder / method.replace(" ", "-") / str(main)
+            result = bundle_gated(network, self.static, self.data, self.backend, folder, images=self.images)
+            self.add_gated(method, main, result, {"agreement": agreement(result, self.data, _COMPARED)})
+        own = {tuple(path["widths"]): path for path in self.rows[self.key(method, main)]["paths"]}
+        for rate in missing:
+            network = finish(trained, self.data, table, rate)
+            paths = gates_of(network).paths
+            assert paths is not None
+            taken = [own[paths.widths[paths.choose(row)]] for row in saliences(network, self.data.inputs("test"))]
+            facts = {name: float(np.mean([path[key] for path in taken])) for name, key in _MEANS}
+            # The time of a path is that measured where it was served.
+            facts |= {key: self.rows[self.key(method, main)][key] for key in ("static_ms", "gate_overhead_ms")}
+            self.add(method, rate, accuracy(network.graph_module, self.data, "test"), facts)
 
     def prices(self, path: Path, gated: TracedModule, unit: str) -> CostTable:
         """Measured once: they differ from run to run, and a training that goes on needs those that it began with."""
@@ -178,26 +213,23 @@ class Study:
         elif method == "cut":
             ratio = own["mean_ms"] / own["static_ms"]
             network, ms_ratio = cut_to(self.static, self.data, self.backend, ratio)
-            for part in (0, 1):
-                path = self.folder / f"cut-{rate}-{part}.pt"
-                train(network.graph_module, self.data, self.recipe(part), path, teacher=self.teacher, told="cut")
+            self.train(network.graph_module, self.recipe(self.epochs), f"cut-{rate}.pt", "cut")
             facts = {"mean_ms": ms_ratio * own["static_ms"], "mean_flops": flops([for_one_input(network)])[0]}
             self.add(method, rate, accuracy(network.graph_module, self.data, "test"), facts)
         else:
-            network, _ = self.trained("lc-net", rate)
+            # The same trunk, trained on as long with its paths drawn at random as LC-Net was with its gates.
+            network, _ = self.trained("lc-net", rate, joint=False)
             drawn = at_random(network, {tuple(path["widths"]): path["share"] for path in own["paths"]})
-            for part in (0, 1):
-                path = self.folder / f"random-{rate}-{part}.pt"
-                train(drawn.graph_module, self.data, self.recipe(part), path, teacher=self.teacher, told="random")
+            epochs = dict(default_stages(gates_of(network), self.epochs)).get("joint", 1)
+            self.train(drawn.graph_module, self.recipe(epochs, 9, _JOINT_LR), f"random-{rate}.pt", "random")
             facts = {"mean_ms": own["estimate"]["expected_ms"], "mean_flops": own["mean_flops"]}
             self.add(method, rate, accuracy(drawn.graph_module, self.data, "test"), facts)
 
     def deadline(self, rate: float, own: dict[str, Any]) -> None:
         """LC-Net with a bound of three quarters of what the static network takes, for each input."""
-        network, table = self.trained("lc-net", rate)
+        trained, table = self.trained("lc-net", rate)
         bound = 0.75 * own["static_ms"]
-        budget = int(table.full * 0.75)
-        bounded = with_paths(network, self.data, table, 8, budget=budget, fill=True)
+        bounded = finish(trained, self.data, table, rate, fill=True)
         folder = self.folder / "deadline" / str(rate)
         result = bundle_gated(
             bounded, self.static, self.data, self.backend, folder, deadline_ms=bound, images=self.images
@@ -224,7 +256,7 @@ class Study:
 
     def key(self, method: str, rate: float) -> str:
         """Of a row."""
-        epochs = "+".join(map(str, (self.static_epochs, *self.epochs)))
+        epochs = f"{self.static_epochs}+{self.epochs}"
         return f"resnet{self.layers}/{method}/{rate}/seed{self.seed}/epochs{epochs}/n{len(self.data.labels)}"
 
     def missing(self, method: str, rate: float) -> bool:
@@ -235,7 +267,7 @@ class Study:
         """Write a row."""
         row = {"network": f"resnet{self.layers}", "method": method, "rate": rate, "seed": self.seed, **facts}
         row |= {"accuracy": correct.value, "low": correct.low, "high": correct.high}
-        row |= {"correct": correct.correct, "images": correct.total, "epochs": [self.static_epochs, *self.epochs]}
+        row |= {"correct": correct.correct, "images": correct.total, "epochs": [self.static_epochs, self.epochs]}
         row.pop("bundle", None)
         self.rows[self.key(method, rate)] = row
         self.save()

@@ -4,7 +4,7 @@ CIFAR-10 (JPEG) and CIFAR's ResNets. The static network is fine-tuned first; eve
 learns from its answers, and trains for as many epochs. Rows are written as they come; those that are there are kept,
 and a training that was stopped goes on with its epoch.
 
-    python -m benchmarks.lcnet_study [--layers 20 56] [--epochs 8 5] [--rates 0.47] [--seeds 0 1 2]
+    python -m benchmarks.lcnet_study [--layers 20 56] [--epochs 16] [--rates 0.35 0.47 0.6] [--seeds 0 1 2]
 
 Methods: ``static``; ``static longer`` (trained on as the others are: the better of the two is compared with);
 ``lc-net``, ``l-net``, ``c-net``; ``mask`` (LC-Net, everything computed and multiplied by the mask); ``random`` (the
@@ -36,8 +36,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, nargs="+", default=[20])
     parser.add_argument("--static-epochs", type=int, default=12)
-    parser.add_argument("--epochs", type=int, nargs=2, default=[8, 5], help="with single gates, and with whole paths")
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.47])
+    parser.add_argument("--epochs", type=int, default=16, help="of everything that starts from the static network")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.35, 0.47, 0.6], help="trained for the middle one")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--limit", type=int, help="images in all; fewer make a quick trial, not a result")
     parser.add_argument("--images", type=int, help="test images that are measured; all by default")
@@ -62,7 +62,7 @@ def main() -> int:
                 layers=layers,
                 seed=seed,
                 static_epochs=options.static_epochs,
-                epochs=(options.epochs[0], options.epochs[1]),
+                epochs=options.epochs,
                 data=data,
                 backend=backend,
                 folder=options.work / f"resnet{layers}-seed{seed}-n{len(data.labels)}",
