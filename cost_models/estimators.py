@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from cost_models.anchoring import anchored, profiled_networks
 from cost_models.between import Between, NetworkTotals
 from cost_models.conformal import Band, difficulty
 from cost_models.estimate import LatencyEstimate
 from cost_models.features import KernelFacts
+from cost_models.footprint import assumed_ms_per_byte, capacities, footprint_bytes, missed
 from cost_models.kernel import Kernel
 from cost_models.model import CostModel, FirstKnown
 from cost_models.modelled import FAMILIES, ModelledKernels
@@ -21,6 +23,10 @@ from cost_models.store import Calibration, CalibrationError
 ESTIMATORS: tuple[str, ...] = ("profiled", *FAMILIES)
 
 _FOLDS = 4
+#: So many measured cuts say how far off profiles are.
+_ENOUGH_CUTS = 20
+#: A part of a network that takes less of it is not worth a word.
+_NOTHING = 1e-6
 #: From the half width of a 90 % interval to a standard deviation.
 _HALF_WIDTH_90 = 1.645
 
@@ -31,7 +37,8 @@ class _Priced:
 
     estimate: LatencyEstimate
     spread: float
-    weight_bytes: float
+    facts: KernelFacts
+    home_bytes: float | None
 
 
 @dataclass(frozen=True)
@@ -48,12 +55,18 @@ class Estimator:
         What a network takes beyond its kernels.
     band : Band
         How wide its intervals are.
+    sizes : tuple of int
+        See `cost_models.footprint.capacities`.
+    homes : mapping of str to float
+        For each kernel that the model knows from a network, the footprint of that network in bytes.
     """
 
     name: str
     model: CostModel
     between: Between = field(default_factory=Between)
     band: Band = field(default_factory=lambda: Band.of_scores(()))
+    sizes: tuple[int, ...] = ()
+    homes: Mapping[str, float] = field(default_factory=dict[str, float])
     _known: dict[str, _Priced] = field(default_factory=dict[str, _Priced], repr=False, compare=False)
 
     def estimate(self, network: Sequence[Kernel]) -> LatencyEstimate:
@@ -64,15 +77,16 @@ class Estimator:
         missing = [p.estimate for p in priced if not p.estimate.is_known]
         if missing:
             return LatencyEstimate.unknown(*dict.fromkeys(key for e in missing for key in e.missing))
-        totals = NetworkTotals(sum(p.estimate.ms for p in priced), len(priced), sum(p.weight_bytes for p in priced))
-        overhead = self.between.overhead_ms(totals)
+        totals = self._totals(priced)
+        beside = {"overhead": self.between.overhead_ms(totals), "caches": self.between.caches_ms(totals)}
         shares: dict[str, float] = {}
         for p in priced:
             for source, ms in p.estimate.provenance:
                 shares[source] = shares.get(source, 0.0) + ms * self.between.scale
-        if overhead > 0:
-            shares["overhead"] = overhead
-        ms = self.between.scale * totals.kernels_ms + overhead
+        shares |= {source: ms for source, ms in beside.items() if abs(ms) > _NOTHING * totals.kernels_ms}
+        kernels_ms = self.between.scale * totals.kernels_ms
+        # Caches never save more than half: what was measured is not thrown away for what is fitted.
+        ms = max(kernels_ms + sum(beside.values()), kernels_ms / 2)
         low, high = self.band.interval(ms, self._difficulty(network, priced))
         notes = dict.fromkeys(note for p in priced for note in p.estimate.notes)
         return LatencyEstimate(
@@ -91,7 +105,22 @@ class Estimator:
         priced = self._priced(network)
         if not all(p.estimate.is_known for p in priced):
             return None
-        return NetworkTotals(sum(p.estimate.ms for p in priced), len(priced), sum(p.weight_bytes for p in priced))
+        return self._totals(priced)
+
+    def _totals(self, priced: Sequence[_Priced]) -> NetworkTotals:
+        total = sum(p.estimate.ms for p in priced)
+        footprint = footprint_bytes([p.facts for p in priced])
+        # What was not measured in a network is taken to be at home in this one.
+        homes: dict[float, float] = {}
+        for p in priced:
+            home = footprint if p.home_bytes is None else p.home_bytes
+            homes[home] = homes.get(home, 0.0) + p.estimate.ms / total
+        reload = tuple(
+            footprint * (missed(footprint, size) - sum(share * missed(home, size) for home, share in homes.items()))
+            for size in self.sizes
+        )
+        weights = sum(p.facts.weight_bytes for p in priced if p.home_bytes is None)
+        return NetworkTotals(total, len(priced), weights, reload)
 
     @staticmethod
     def _difficulty(network: Sequence[Kernel], priced: Sequence[_Priced]) -> float:
@@ -102,7 +131,8 @@ class Estimator:
         new = {kernel.key: kernel for kernel in network if kernel.key not in self._known}
         if new:
             for kernel, estimate in zip(new.values(), _estimates(self.model, list(new.values())), strict=True):
-                self._known[kernel.key] = _Priced(estimate, _spread(estimate), KernelFacts.of(kernel).weight_bytes)
+                home = self.homes.get(kernel.key)
+                self._known[kernel.key] = _Priced(estimate, _spread(estimate), KernelFacts.of(kernel), home)
         return [self._known[kernel.key] for kernel in network]
 
 
@@ -147,22 +177,30 @@ def fit_estimator(name: str, calibration: Calibration, *, coverage: float = 0.9)
     """
     if name not in ESTIMATORS:
         raise CalibrationError(f"there is no estimator '{name}'; choose one of {', '.join(ESTIMATORS)}")
+    calibration = replace(calibration, samples=anchored(calibration.samples, calibration.networks))
     modelled = ModelledKernels.fit(_family(name), calibration.samples, calibration.machine)
-    whole = Estimator(name, _kernel_model(name, calibration, modelled))
+    sizes, homes = capacities(calibration.machine), _homes(calibration) if name == "profiled" else {}
+    whole = Estimator(name, _kernel_model(name, calibration, modelled), sizes=sizes, homes=homes)
     networks, groups = calibration.networks, sorted({n.group for n in calibration.networks})
+    anchors = {id(n) for n, _ in profiled_networks(calibration.samples, networks).values()}
+    cuts = [n for n in networks if name == "profiled" and id(n) not in anchors]
+    # The kernels of a profiled network add up to it by construction. Where enough cuts were measured, they say how well
+    # others are known; where not, networks of which nothing was seen do.
+    of_cuts = len(cuts) >= _ENOUGH_CUTS
     scores: list[float] = []
     for fold in range(_FOLDS) if len(groups) > 1 else ():
         held = set(groups[fold::_FOLDS])
         if not held:
             continue
         inner = whole
-        if name != "profiled":
+        if not of_cuts:
             rest = [s for s in calibration.samples if s.group not in held]
             refitted = ModelledKernels.fit(_family(name), rest, calibration.machine, like=modelled)
-            inner = Estimator(name, _kernel_model(name, calibration, refitted))
+            unseen = replace(calibration, samples=tuple(rest))
+            inner = Estimator(name, _kernel_model(name, unseen, refitted), sizes=sizes, homes=homes)
         between = _between(inner, [n for n in networks if n.group not in held], calibration)
         fold_estimator = replace(inner, between=between)
-        found = (fold_estimator.score(n) for n in networks if n.group in held)
+        found = (fold_estimator.score(n) for n in (cuts if of_cuts else networks) if n.group in held)
         scores.extend(score for score in found if score is not None)
     return replace(whole, between=_between(whole, networks, calibration), band=Band.of_scores(scores, coverage))
 
@@ -180,4 +218,11 @@ def _kernel_model(name: str, calibration: Calibration, modelled: ModelledKernels
 
 def _between(estimator: Estimator, networks: Sequence[NetworkSample], calibration: Calibration) -> Between:
     known = [(estimator.totals(n.kernels), n.ms) for n in networks]
-    return Between.fit([(t, ms) for t, ms in known if t is not None], calibration.overhead_ms_per_kernel)
+    assumed = assumed_ms_per_byte(calibration.machine)
+    return Between.fit([(t, ms) for t, ms in known if t is not None], calibration.overhead_ms_per_kernel, assumed)
+
+
+def _homes(calibration: Calibration) -> dict[str, float]:
+    found = profiled_networks(calibration.samples, calibration.networks)
+    of_group = {g: footprint_bytes([KernelFacts.of(k) for k in n.kernels]) for g, (n, _) in found.items()}
+    return {s.key: of_group[s.group] for s in calibration.samples if s.group in of_group}

@@ -62,8 +62,9 @@ class Calibration:
         return replace(self, networks=tuple(merged.values()))
 
     def with_samples(self, samples: Iterable[KernelSample]) -> Calibration:
-        """With further measured kernels; one of the same workload takes the place of the old."""
-        merged = {s.key: s for s in (*self.samples, *samples)}
+        """With further measured kernels, last; one of the same workload and group takes the place of the old."""
+        new = {(s.group, s.key): s for s in samples}
+        merged = {(s.group, s.key): s for s in self.samples if (s.group, s.key) not in new} | new
         return replace(self, samples=tuple(merged.values()))
 
     def to_json(self) -> dict[str, Any]:

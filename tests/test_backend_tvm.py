@@ -88,7 +88,7 @@ def test_profile_covers_our_kernel_list_and_prices_the_network(backend: TvmBacke
     assert {s.key for s in profile.calibration.samples} == {k.key for k in listed}
     estimate = LatencyModel.of_calibration(profile.calibration).price(listed)
     assert estimate.is_known
-    assert set(dict(estimate.provenance)) <= {"measured", "overhead"}
+    assert set(dict(estimate.provenance)) <= {"measured", "overhead", "caches"}
     compiled = backend.compile(network, database=tuned)
     timings = compiled.profile(rounds=3)
     assert Counter(t.key for t in timings.kernels) == Counter(k.key for k in listed)

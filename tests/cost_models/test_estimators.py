@@ -84,7 +84,7 @@ def test_networks_never_seen_are_predicted(name: str, evidence: Calibration) -> 
 def test_a_profiled_network_is_predicted_from_its_own_kernels(evidence: Calibration) -> None:
     estimator = fit_estimator("profiled", evidence)
     estimates = [estimator.estimate(n.kernels[:20]) for n in evidence.networks]
-    assert all(dict(e.provenance).keys() <= {"measured", "overhead"} for e in estimates)
+    assert all(dict(e.provenance).keys() <= {"measured", "overhead", "caches"} for e in estimates)
     found = accuracy_of(estimates, [sum(map(true_ms, n.kernels[:20])) for n in evidence.networks])
     assert found["mape"] < 4
     assert found["kendall_tau"] > 0.9

@@ -94,8 +94,12 @@ def test_new_evidence_takes_the_place_of_old() -> None:
     assert calibration().with_networks([again]).networks == (again,)
     other = replace(NETWORK, source="bench")
     assert calibration().with_networks([other]).networks == (NETWORK, other)
-    slower = KernelSample.of(KERNEL, [9.0])
+    slower, elsewhere = KernelSample.of(KERNEL, [9.0], "net"), KernelSample.of(KERNEL, [9.0], "other")
     assert calibration().with_samples([slower]).samples == (slower,)
+    # In another network the same workload may take another time; what was measured last comes last.
+    first, *_ = calibration().samples
+    assert calibration().with_samples([elsewhere]).samples == (first, elsewhere)
+    assert calibration().with_samples([elsewhere]).with_samples([slower]).samples == (elsewhere, slower)
 
 
 def test_a_measured_network_needs_kernels() -> None:
