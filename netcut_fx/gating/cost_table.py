@@ -1,8 +1,7 @@
-"""What each choice about a gated network costs, and the choice that keeps within a budget. Needs numpy only.
+"""What each choice about a gated network costs.
 
 Costs are whole numbers (nanoseconds, rounded up, or operations), so that sums are exact: a budget is never exceeded by
-a rounding error. Keeping the most salient parts until a budget is spent follows Wang et al., "Dual Dynamic Inference"
-(IEEE JSTSP 2020, arXiv 1907.04523), which also controls the cost of each input.
+a rounding error.
 """
 
 from __future__ import annotations
@@ -11,9 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
-
-import numpy as np
-from numpy.typing import NDArray
 
 from netcut_fx.errors import BudgetError
 from netcut_fx.gating.slots import Slots
@@ -73,50 +69,6 @@ class CostTable:
             If it is no positive number, or less than what always runs.
         """
         return as_budget(self.unit, given, self.mandatory)
-
-    def choose(self, saliences: NDArray[np.float32], budget: int | None = None, *, fill: bool = False) -> list[int]:
-        """The width of each cell for one input.
-
-        Parameters
-        ----------
-        saliences : float array (total,)
-            What is positive is kept.
-        budget : int, optional
-            From `budget`. Steps are taken in order of salience, none before the one it builds on, and one is left out
-            if it does not fit any more.
-        fill : bool
-            Spend the budget on steps with negative saliences too.
-
-        Raises
-        ------
-        BudgetError
-            If a salience is NaN.
-        """
-        bad = np.flatnonzero(np.isnan(saliences))
-        if len(bad):
-            raise BudgetError(
-                f"salience {bad[0]} of {len(saliences)} is NaN: the gates decide nothing; train the network again"
-            )
-        values = saliences.tolist()
-        widths = [min(costs) for costs in self.cells]
-        steps: list[tuple[float, int, int]] = []
-        for number, slots in enumerate(self.slots):
-            salience = math.inf
-            for width, column in enumerate(slots.columns, start=widths[number] + 1):
-                salience = min(salience, values[column])
-                if not (fill and budget is not None) and salience <= 0:
-                    break
-                steps.append((-salience, number, width))
-        if budget is not None:
-            steps.sort()
-        spent = self.total(widths)
-        for _, number, width in steps:
-            if width != widths[number] + 1:
-                continue  # the step it builds on did not fit
-            after = spent - self.cells[number][width - 1] + self.cells[number][width]
-            if budget is None or after <= budget:
-                spent, widths[number] = after, width
-        return widths
 
     def to_json(self) -> dict[str, Any]:
         """As JSON."""

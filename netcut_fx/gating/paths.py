@@ -1,7 +1,9 @@
 """Paths: the few ways through a gated network that are compiled whole, and which of them an input takes.
 
 A decision for each cell would cost a call for each cell, and conversions of layouts between them. A path is one
-compiled network, as fast as any: what it leaves out is time saved. Needs numpy only.
+compiled network, as fast as any: what it leaves out is time saved. Keeping what is most salient within a budget follows
+Wang et al., "Dual Dynamic Inference" (IEEE JSTSP 2020, arXiv 1907.04523), which also bounds the cost of each input. Needs
+numpy only.
 """
 
 from __future__ import annotations

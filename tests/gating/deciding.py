@@ -52,6 +52,15 @@ def vary(traced: TracedModule, inputs: Tensor) -> None:
 def wanted_paths(table: CostTable, saliences: NDArray[np.float32], count: int) -> tuple[tuple[int, ...], ...]:
     """The cheapest choice, the dearest, and those that most inputs would make."""
     ends = [tuple(bound(costs) for costs in table.cells) for bound in (min, max)]
-    wanted = Counter(tuple(table.choose(row)) for row in saliences).most_common()
+    wanted = Counter(tuple(salient_widths(table, row)) for row in saliences).most_common()
     chosen = list(dict.fromkeys([*ends, *(one for one, _ in wanted)]))[:count]
     return tuple(sorted(chosen, key=lambda one: (table.total(one), one)))
+
+
+def salient_widths(table: CostTable, saliences: NDArray[np.float32]) -> list[int]:
+    """The width of each cell: steps are taken as long as they are salient."""
+    taken = [list(saliences[list(slots.columns)] > 0) for slots in table.slots]
+    return [
+        s.widths[0] + (one.index(False) if False in one else len(one))
+        for s, one in zip(table.slots, taken, strict=True)
+    ]

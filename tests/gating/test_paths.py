@@ -16,6 +16,7 @@ from netcut_fx.gating.cost_table import CostTable
 from netcut_fx.gating.gate_network import Gates
 from netcut_fx.gating.path_choice import choose_paths
 from netcut_fx.gating.paths import Paths, gates_of_widths
+from tests.gating.deciding import salient_widths
 from tests.gating.test_budget import SLOTS, TABLE, tables
 
 WIDTHS = ((0, 0, 1), (0, 1, 1), (2, 0, 3), (3, 1, 3))
@@ -38,7 +39,7 @@ def all_paths(table: CostTable = TABLE) -> Paths:
 def test_where_every_choice_is_a_path_it_is_taken() -> None:
     paths = all_paths()
     for row in saliences_of(0):
-        assert list(paths.widths[paths.choose(row)]) == TABLE.choose(row)
+        assert list(paths.widths[paths.choose(row)]) == salient_widths(TABLE, row)
 
 
 def test_the_largest_sum_within_the_budget() -> None:

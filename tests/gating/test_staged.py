@@ -17,7 +17,7 @@ from netcut_fx.graph import TracedModule
 from netcut_fx.passes import GatePass, HeadPass
 from netcut_fx.passes.cut import cut_nodes
 from netcut_fx.retraining import RetrainOptions
-from tests.gating.deciding import gates_of
+from tests.gating.deciding import gates_of, salient_widths
 from tests.test_retrain import coloured
 from tests.zoo import traced_zoo
 
@@ -41,7 +41,7 @@ def mean_cost(network: TracedModule, table: CostTable) -> float:
         network.graph_module(torch.from_numpy(data.inputs("test")))
     paths = gates_of(network).paths
     if paths is None:
-        return sum(table.total(table.choose(row.numpy())) for row in made[0]) / len(made[0])
+        return sum(table.total(salient_widths(table, row.numpy())) for row in made[0]) / len(made[0])
     return sum(paths.costs[paths.choose(row.numpy())] for row in made[0]) / len(made[0])
 
 
