@@ -2,8 +2,8 @@
 
 A decision for each cell would cost a call for each cell, and conversions of layouts between them. A path is one
 compiled network, as fast as any: what it leaves out is time saved. Keeping what is most salient within a budget follows
-Wang et al., "Dual Dynamic Inference" (IEEE JSTSP 2020, arXiv 1907.04523), which also bounds the cost of each input. Needs
-numpy only.
+Wang et al., "Dual Dynamic Inference" (IEEE JSTSP 2020, arXiv 1907.04523), which also bounds the cost of each input.
+Needs numpy only.
 """
 
 from __future__ import annotations
