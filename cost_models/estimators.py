@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cost_models.anchoring import anchored, profiled_networks
@@ -16,7 +16,7 @@ from cost_models.kernel import Kernel
 from cost_models.model import CostModel, FirstKnown
 from cost_models.modelled import FAMILIES, ModelledKernels
 from cost_models.profiled import ProfiledModel
-from cost_models.sample import NetworkSample
+from cost_models.sample import KernelSample, NetworkSample
 from cost_models.store import Calibration, CalibrationError
 
 #: Names that `fit_estimator` takes.
@@ -27,6 +27,8 @@ _FOLDS = 4
 _ENOUGH_CUTS = 20
 #: A part of a network that takes less of it is not worth a word.
 _NOTHING = 1e-6
+#: At least so much of a kernel's time is its own.
+_LEAST_WARM = 0.3
 #: From the half width of a 90 % interval to a standard deviation.
 _HALF_WIDTH_90 = 1.645
 
@@ -59,6 +61,8 @@ class Estimator:
         See `cost_models.footprint.capacities`.
     homes : mapping of str to float
         For each kernel that the model knows from a network, the footprint of that network in bytes.
+    elsewhere : float or None
+        The footprint that all others have their times for; None if that of the very network that is asked for.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Estimator:
     band: Band = field(default_factory=lambda: Band.of_scores(()))
     sizes: tuple[int, ...] = ()
     homes: Mapping[str, float] = field(default_factory=dict[str, float])
+    elsewhere: float | None = None
     _known: dict[str, _Priced] = field(default_factory=dict[str, _Priced], repr=False, compare=False)
 
     def estimate(self, network: Sequence[Kernel]) -> LatencyEstimate:
@@ -119,6 +124,7 @@ class Estimator:
             footprint * (missed(footprint, size) - sum(share * missed(home, size) for home, share in homes.items()))
             for size in self.sizes
         )
+        # Where caches are accounted for, weights are, too.
         weights = sum(p.facts.weight_bytes for p in priced if p.home_bytes is None)
         return NetworkTotals(total, len(priced), weights, reload)
 
@@ -131,7 +137,7 @@ class Estimator:
         new = {kernel.key: kernel for kernel in network if kernel.key not in self._known}
         if new:
             for kernel, estimate in zip(new.values(), _estimates(self.model, list(new.values())), strict=True):
-                home = self.homes.get(kernel.key)
+                home = self.homes.get(kernel.key, self.elsewhere)
                 self._known[kernel.key] = _Priced(estimate, _spread(estimate), KernelFacts.of(kernel), home)
         return [self._known[kernel.key] for kernel in network]
 
@@ -177,52 +183,91 @@ def fit_estimator(name: str, calibration: Calibration, *, coverage: float = 0.9)
     """
     if name not in ESTIMATORS:
         raise CalibrationError(f"there is no estimator '{name}'; choose one of {', '.join(ESTIMATORS)}")
-    calibration = replace(calibration, samples=anchored(calibration.samples, calibration.networks))
-    modelled = ModelledKernels.fit(_family(name), calibration.samples, calibration.machine)
-    sizes, homes = capacities(calibration.machine), _homes(calibration) if name == "profiled" else {}
-    whole = Estimator(name, _kernel_model(name, calibration, modelled), sizes=sizes, homes=homes)
-    networks, groups = calibration.networks, sorted({n.group for n in calibration.networks})
-    anchors = {id(n) for n, _ in profiled_networks(calibration.samples, networks).values()}
-    cuts = [n for n in networks if name == "profiled" and id(n) not in anchors]
-    # The kernels of a profiled network add up to it by construction. Where enough cuts were measured, they say how well
-    # others are known; where not, networks of which nothing was seen do.
-    of_cuts = len(cuts) >= _ENOUGH_CUTS
-    scores: list[float] = []
-    for fold in range(_FOLDS) if len(groups) > 1 else ():
-        held = set(groups[fold::_FOLDS])
-        if not held:
-            continue
-        inner = whole
-        if not of_cuts:
-            rest = [s for s in calibration.samples if s.group not in held]
-            refitted = ModelledKernels.fit(_family(name), rest, calibration.machine, like=modelled)
-            unseen = replace(calibration, samples=tuple(rest))
-            inner = Estimator(name, _kernel_model(name, unseen, refitted), sizes=sizes, homes=homes)
-        between = _between(inner, [n for n in networks if n.group not in held], calibration)
-        fold_estimator = replace(inner, between=between)
-        found = (fold_estimator.score(n) for n in (cuts if of_cuts else networks) if n.group in held)
-        scores.extend(score for score in found if score is not None)
-    return replace(whole, between=_between(whole, networks, calibration), band=Band.of_scores(scores, coverage))
+    return _Fit(name, calibration).estimator(coverage)
 
 
-def _family(name: str) -> str:
-    return "analytical" if name == "profiled" else name
+class _Fit:
+    """What the parts of one fit share."""
+
+    def __init__(self, name: str, calibration: Calibration) -> None:
+        self.name = name
+        self.known = replace(calibration, samples=anchored(calibration.samples, calibration.networks))
+        self.sizes = capacities(calibration.machine)
+        homes = profiled_networks(calibration.samples, calibration.networks)
+        self.anchors = {group: network for group, (network, _) in homes.items()}
+        of_profiles = {id(network) for network in self.anchors.values()}
+        self.cuts = [n for n in calibration.networks if id(n) not in of_profiles and n.group in self.anchors]
+        #: What is fetched again costs; None where too few cuts were measured to take it out of the times of kernels.
+        self.prices: tuple[float, ...] | None = None
+        if len(self.cuts) >= _ENOUGH_CUTS:
+            rough = ModelledKernels.fit("analytical", self.known.samples, calibration.machine, rough=True)
+            self.prices = self._between(self._estimator("profiled", self.known.samples, rough), ()).ms_per_reload_byte
+
+    def estimator(self, coverage: float) -> Estimator:
+        """Fitted to everything, its intervals to how far off it is for what it did not see."""
+        modelled = self._modelled(self.known.samples)
+        whole = self._estimator(self.name, self.known.samples, modelled)
+        groups = sorted({n.group for n in self.known.networks})
+        # The kernels of a profiled network add up to it by construction. Where enough cuts were measured, they say how
+        # well others are known; where not, networks of which nothing was seen do.
+        of_cuts = self.name == "profiled" and len(self.cuts) >= _ENOUGH_CUTS
+        scores: list[float] = []
+        for fold in range(_FOLDS) if len(groups) > 1 else ():
+            held = set(groups[fold::_FOLDS])
+            if not held:
+                continue
+            inner = whole
+            if not of_cuts:
+                rest = [s for s in self.known.samples if s.group not in held]
+                inner = self._estimator(self.name, rest, self._modelled(rest, like=modelled))
+            inner = replace(inner, between=self._between(inner, held))
+            asked = self.cuts if of_cuts else self.known.networks
+            found = (inner.score(n) for n in asked if n.group in held)
+            scores.extend(score for score in found if score is not None)
+        return replace(whole, between=self._between(whole, ()), band=Band.of_scores(scores, coverage))
+
+    def _estimator(self, name: str, samples: Sequence[KernelSample], modelled: ModelledKernels | None) -> Estimator:
+        parts: list[CostModel] = [ProfiledModel(samples)] if name == "profiled" else []
+        homes: dict[str, float] = {}
+        if name == "profiled":
+            of_group = {group: footprint_bytes(_facts(network)) for group, network in self.anchors.items()}
+            homes = {s.key: of_group[s.group] for s in samples if s.group in of_group}
+        if modelled is not None:
+            parts.append(modelled)
+        elsewhere = None if self.prices is None else 0.0
+        return Estimator(name, FirstKnown(tuple(parts)), sizes=self.sizes, homes=homes, elsewhere=elsewhere)
+
+    def _modelled(self, samples: Sequence[KernelSample], like: ModelledKernels | None = None) -> ModelledKernels | None:
+        family = "analytical" if self.name == "profiled" else self.name
+        if self.prices is not None:
+            samples = self._warm(samples, self.prices)
+        return ModelledKernels.fit(family, samples, self.known.machine, like=like)
+
+    def _warm(self, samples: Sequence[KernelSample], prices: Sequence[float]) -> list[KernelSample]:
+        """Times as they would be if all that a network touches stayed in the caches from run to run."""
+        cold: dict[str, tuple[float, float]] = {}
+        for group, network in self.anchors.items():
+            facts = _facts(network)
+            footprint = footprint_bytes(facts)
+            per_byte = sum(ms * missed(footprint, size) for ms, size in zip(prices, self.sizes, strict=True))
+            activations = [f.activation_bytes for f in facts]
+            # Buffers are used again and again within a run: each kernel has its part in them.
+            cold[group] = per_byte, max(activations) / sum(activations)
+        found: list[KernelSample] = []
+        for sample in samples:
+            per_byte, share = cold.get(sample.group, (0.0, 0.0))
+            facts = KernelFacts.of(sample.kernel)
+            fetched = per_byte * (facts.weight_bytes + share * facts.activation_bytes)
+            ms = max(sample.ms - fetched, _LEAST_WARM * sample.ms)
+            found.append(replace(sample, ms=ms, low_ms=min(sample.low_ms, ms), high_ms=max(sample.high_ms, ms)))
+        return found
+
+    def _between(self, estimator: Estimator, held: Collection[str]) -> Between:
+        networks = [n for n in self.known.networks if n.group not in held]
+        known = [(estimator.totals(n.kernels), n.ms) for n in networks]
+        assumed = assumed_ms_per_byte(self.known.machine) if self.prices is None else self.prices
+        return Between.fit([(t, ms) for t, ms in known if t is not None], self.known.overhead_ms_per_kernel, assumed)
 
 
-def _kernel_model(name: str, calibration: Calibration, modelled: ModelledKernels | None) -> CostModel:
-    parts: list[CostModel] = [ProfiledModel(calibration.samples)] if name == "profiled" else []
-    if modelled is not None:
-        parts.append(modelled)
-    return FirstKnown(tuple(parts))
-
-
-def _between(estimator: Estimator, networks: Sequence[NetworkSample], calibration: Calibration) -> Between:
-    known = [(estimator.totals(n.kernels), n.ms) for n in networks]
-    assumed = assumed_ms_per_byte(calibration.machine)
-    return Between.fit([(t, ms) for t, ms in known if t is not None], calibration.overhead_ms_per_kernel, assumed)
-
-
-def _homes(calibration: Calibration) -> dict[str, float]:
-    found = profiled_networks(calibration.samples, calibration.networks)
-    of_group = {g: footprint_bytes([KernelFacts.of(k) for k in n.kernels]) for g, (n, _) in found.items()}
-    return {s.key: of_group[s.group] for s in calibration.samples if s.group in of_group}
+def _facts(network: NetworkSample) -> list[KernelFacts]:
+    return [KernelFacts.of(kernel) for kernel in network.kernels]

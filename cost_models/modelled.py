@@ -86,11 +86,17 @@ class ModelledKernels:
 
     @classmethod
     def fit(
-        cls, name: str, samples: Sequence[KernelSample], machine: Machine, *, like: ModelledKernels | None = None
+        cls,
+        name: str,
+        samples: Sequence[KernelSample],
+        machine: Machine,
+        *,
+        like: ModelledKernels | None = None,
+        rough: bool = False,
     ) -> ModelledKernels | None:
         """Fit the family `name` to `samples` of modelled kinds; None without any.
 
-        `like` lends its spreads, which take several fits to find.
+        `like` lends its spreads, which take several fits to find; a `rough` model has none of its own.
         """
         family = FAMILIES[name]
         known = [s for s in samples if s.kernel.modelled and s.ms > VIEW_MS]
@@ -99,6 +105,8 @@ class ModelledKernels:
         facts, ms = [KernelFacts.of(s.kernel) for s in known], np.asarray([s.ms for s in known])
         if like is not None:
             return cls(family, family.fit(facts, ms, machine), Hull.of(facts), like.spread, like.pooled)
+        if rough:
+            return cls(family, family.fit(facts, ms, machine), Hull.of(facts), {}, _UNKNOWN_SPREAD)
         errors = held_out_errors(family.fit, facts, ms, [s.group for s in known], machine)
         spread, pooled = _spreads([f.kind for f in facts], errors)
         return cls(family, family.fit(facts, ms, machine), Hull.of(facts), spread, pooled)

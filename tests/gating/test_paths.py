@@ -131,3 +131,17 @@ def test_json_and_errors() -> None:
     assert str(error.value) == "salience 1 of 8 is NaN: the gates decide nothing; train the network again"
     with pytest.raises(BudgetError, match=r"a budget of 0\.0001 ms is below the 0\.000115 ms that the network takes"):
         PATHS.budget(0.0001)
+
+
+def test_explored_inputs_take_any_path_and_the_others_their_own() -> None:
+    gates = Gates((1, 4), slots=SLOTS, layers=2, hidden=3).train()
+    gates.paths = PATHS
+    # Far from zero: the noise of training decides nothing.
+    gates.raw = lambda early: torch.cat([torch.full((len(early), 8), 100.0), torch.ones(len(early), 8)], 1)  # type: ignore[method-assign]
+    for explore in (0.0, 0.25, 1.0):
+        gates.explore = explore
+        made = gates(torch.zeros(4000, 4))[:, :8].round().numpy()
+        taken = np.array([[np.array_equal(row, path) for path in ALL_GATES] for row in made])
+        assert taken.any(1).all()
+        shares = taken.mean(0)
+        assert shares == pytest.approx([explore / 4] * 3 + [1 - explore * 3 / 4], abs=0.03)
