@@ -33,8 +33,9 @@ def profiled_networks(
             continue
         keys = [kernel.key for kernel in network.kernels]
         covered = sum(key in own for key in keys) >= _COVERED * len(keys)
-        if covered and own.keys() <= set(keys) and all(key in anywhere for key in keys):
-            found[network.group] = network, sum((own.get(key) or anywhere[key]).ms for key in keys)
+        if covered and own.keys() <= set(keys):
+            timed = (own.get(key) or anywhere.get(key) for key in keys)
+            found[network.group] = network, sum(sample.ms for sample in timed if sample is not None)
     return found
 
 
