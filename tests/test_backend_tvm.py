@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -22,7 +23,11 @@ from tests.zoo import ZOO
 
 pytest.importorskip("tvm")
 from netcut_fx.backends.tvm import TvmBackend
+from netcut_fx.backends.tvm.kernel_search import extracted_tasks
+from netcut_fx.backends.tvm.lower import lower
 from netcut_fx.backends.tvm.records import open_records, records_folder, set_aside_corrupt_lines
+from netcut_fx.backends.tvm.toolchain import tvm_target
+from netcut_fx.backends.tvm.tune import tunable
 
 NETWORKS = (
     "plain_chain",
@@ -128,6 +133,27 @@ def test_half_written_records_are_set_aside(backend: TvmBackend, tuned: Path, tm
     assert set_aside_corrupt_lines(tmp_path) == 2
     assert len(open_records(tmp_path)) == whole
     assert (tmp_path / "database_tuning_record.json.corrupt").read_text() == "[0, [[[\n"
+
+
+def test_only_what_is_asked_for_is_read(backend: TvmBackend, tuned: Path, tmp_path: Path) -> None:
+    shutil.copytree(tuned, tmp_path, dirs_exist_ok=True)
+    alone = backend.compile(traced("residual"), database=tuned).kernels
+    backend.tune(traced("plain_chain"), trials=1, database=tmp_path)
+    folder = records_folder(tmp_path, backend.target)
+    lowered = lower(traced("plain_chain"), backend.target)
+    asked = [task.dispatched[0] for task in extracted_tasks(tunable(lowered, backend.target), backend.target)]
+    found, every = open_records(folder, asked), open_records(folder)
+    assert 0 < len(found) < len(every)
+    assert all(found.has_workload(module) for module in asked)
+    for module in asked:
+        best = [
+            min(map(float, db.query_tuning_record(module, tvm_target(backend.target), "main").run_secs))
+            for db in (found, every)
+        ]
+        assert best[0] == best[1]
+    # What others have tuned beside changes nothing.
+    assert backend.compile(traced("residual"), database=tmp_path).kernels == alone
+    assert len(open_records(folder, [])) == 0
 
 
 def test_records_of_a_cut_off_workload_go_with_it(backend: TvmBackend, tuned: Path, tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def build_lowered(lowered: LoweredModule, target: Target, records: Path | None) 
     with tvm_target(target):
         module = transform.AttachAttrLayoutFreeBuffers()(lowered.module)
         if records is not None and records.exists():
-            with open_records(records):
+            with open_records(records, [f for f in module.functions.values() if not isinstance(f, relax.Function)]):
                 module = transform.MetaScheduleApplyDatabase()(module)
         scheduled = {
             str(var.name_hint)

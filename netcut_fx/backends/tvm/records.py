@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,28 @@ def folder_name(of: Mapping[str, Any]) -> str:
     return f"{of['kind']}-{of['mcpu'] or 'any'}-{of['threads']}t-{canonical_sha256(dict(of))}"
 
 
-def open_records(folder: Path) -> Any:
-    """A MetaSchedule database with the whole records of `folder`, to look things up in; nothing is written there.
+def open_records(folder: Path, kernels: Iterable[Any] | None = None) -> Any:
+    """A MetaSchedule database with the whole records of `folder`, or of `kernels` there; nothing is written there.
 
+    TVM takes tens of milliseconds for each workload that it reads, and a folder may hold those of a hundred networks.
     Another process may be tuning: what it has written half is left out, and left alone.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the records are.
+    kernels : iterable of tvm.tirx.PrimFunc or tvm.IRModule, optional
+        What will be looked up; anything by default.
     """
     workloads, _, records, _ = read_lines(folder)
+    if kernels is not None:
+        as_workload = import_tvm().get_global_func("tvm.s_tir.meta_schedule.normalize_mod")
+        asked = {workload_hash(as_workload(kernel)) for kernel in kernels}
+        places = [place for place, line in enumerate(workloads) if json.loads(line)[0] in asked]
+        new = {place: i for i, place in enumerate(places)}
+        workloads = [workloads[place] for place in places]
+        found = ((new.get(place), record) for place, record in map(json.loads, records))
+        records = [json.dumps([place, record]) + "\n" for place, record in found if place is not None]
     with tempfile.TemporaryDirectory() as copy:
         (Path(copy) / WORKLOADS).write_text("".join(workloads), encoding="utf-8")
         (Path(copy) / RECORDS).write_text("".join(records), encoding="utf-8")

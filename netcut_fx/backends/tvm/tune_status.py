@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -133,8 +134,9 @@ def network_status(lowered: LoweredModule, target: Target, *, trials: int, datab
     """Each distinct kernel of a network, those first that take most of its time, unknown ones before them."""
     folder = records_folder(database, target)
     machine = Machine.for_schedules(target)
-    shop = Workshop(tvm_target(target), machine, _Reader(folder), TrialLog(folder), lambda: None, lambda _: None)
     tasks = extracted_tasks(tunable(lowered, target), target)
+    reader = _Reader(folder, [task.dispatched[0] for task in tasks])
+    shop = Workshop(tvm_target(target), machine, reader, TrialLog(folder), lambda: None, lambda _: None)
     kernels = [KernelSearch(task, shop, trials, 0).progress for task in tasks]
     peak = stored_peak(folder)
     if peak is not None:
@@ -161,8 +163,8 @@ def _kernel_status(kernel: KernelProgress, total: float) -> KernelStatus:
 class _Reader:
     """Looks workloads up as a `RecordWriter` does, in a copy."""
 
-    def __init__(self, folder: Path) -> None:
-        self.database = open_records(folder)
+    def __init__(self, folder: Path, kernels: Sequence[Any]) -> None:
+        self.database = open_records(folder, kernels)
 
     def workload(self, module: Any) -> Any:
         return self.database.commit_workload(module)
