@@ -20,6 +20,7 @@ from netcut_fx.atomic_files import atomic_write
 from netcut_fx.backends.base import CompiledModule
 from netcut_fx.backends.tvm import TvmBackend
 from netcut_fx.calibrating import corrected, profile_until_known
+from netcut_fx.calm import CalmWatch
 from netcut_fx.cutting import cut
 from netcut_fx.evidence import network_sample
 from netcut_fx.frontier import deepest_frontier, frontiers
@@ -27,7 +28,6 @@ from netcut_fx.graph import Frontier, TracedModule
 from netcut_fx.kernels import kernels
 from netcut_fx.latency import samples_of_profile
 from netcut_fx.machine_facts import machine_of
-from netcut_fx.measure import Measurement, Stopwatch, Timer
 from netcut_fx.passes.head import HeadPass
 from netcut_fx.spec_text import one_line
 from netcut_fx.tracing import trace
@@ -35,11 +35,9 @@ from netcut_fx.tracing import trace
 #: Wider than any frontier of these networks.
 ANY_WIDTH = 10_000
 CLASSES = 10
-REFERENCE = "MobileNetV1 x0.25"
+#: Suffers from whatever else happens on the machine: its first layers need the memory, the others the clock.
+REFERENCE = "MobileNetV2 x1.0"
 UNCUT = "uncut"
-#: Rounds of one measurement; more, up to the last, until the interval of the median is narrower than `KNOWN`.
-ROUNDS = (9, 27, 81)
-KNOWN = 0.02
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ class Measuring:
             if self.path.exists()
             else Calibration(target.fingerprint(), (), machine=machine_of(target), target=target.to_json())
         )
-        self._reference: CompiledModule | None = None
+        self._watch: CalmWatch | None = None
 
     def has(self, task: Task) -> bool:
         """Whether that measurement is there already."""
@@ -108,26 +106,26 @@ class Measuring:
         started = time.monotonic()
         network = cut(task.network, task.frontier, head=HeadPass(CLASSES))
         compiled, listed = self._compile(network), kernels(network)
-        own, reference = measured_in_turn(compiled.timer(), self.reference.timer())
-        usual = float(self.found.target.get("reference_ms", 0.0)) or reference.ms
-        drift = reference.ms / usual
+        own, drift = self.watch.measure(compiled.timer())
         if task.source == PROFILE_SOURCE:
-            samples = samples_of_profile(listed, profile_until_known(compiled), task.group, drift=drift)
+            profile = profile_until_known(compiled, own.ms)
+            samples = samples_of_profile(listed, profile, task.group, drift=drift)
             self.found = self.found.with_samples(samples)
         sample = network_sample(task.name, task.group, listed, corrected(own, drift), task.source)
         minutes = self.found.minutes + (time.monotonic() - started) / 60 * (task.source == PROFILE_SOURCE)
-        target = {**self.found.target, "reference_ms": usual}
+        target = {**self.found.target, "reference_ms": self.watch.best()}
         self.found = replace(self.found.with_networks([sample]), minutes=minutes, target=target)
         self.found.save(self.path)
         return sample
 
     @property
-    def reference(self) -> CompiledModule:
-        """The network that says how fast the machine is just now."""
-        if self._reference is None:
+    def watch(self) -> CalmWatch:
+        """With a network that says how fast the machine is just now."""
+        if self._watch is None:
             network = next(n for n in netcut_networks() if n.name == REFERENCE)
-            self._reference = self._compile(trace(settled(network), network.image(), name=network.name))
-        return self._reference
+            canary = self._compile(trace(settled(network), network.image(), name=network.name))
+            self._watch = CalmWatch(canary.timer(), float(self.found.target.get("reference_ms", 0.0)) or None)
+        return self._watch
 
     def _compile(self, network: TracedModule) -> CompiledModule:
         """Tune where something is left to try (to begin takes seconds, asking does not), then compile."""
@@ -136,17 +134,6 @@ class Measuring:
             if any(kernel.left for kernel in status):
                 self.backend.tune(network, trials=self.trials, database=self.database)
         return self.backend.compile(network, database=self.database)
-
-
-def measured_in_turn(own: Timer, reference: Timer) -> tuple[Measurement, Measurement]:
-    """Both, with more rounds until the median of the first is known to 2 %."""
-    *few, most = ROUNDS
-    for rounds in few:
-        found, beside = Stopwatch(repeat=rounds).measure_interleaved([own, reference])
-        if found.high_ms - found.low_ms <= KNOWN * found.ms:
-            return found, beside
-    found, beside = Stopwatch(repeat=most).measure_interleaved([own, reference])
-    return found, beside
 
 
 def settled(network: Network) -> nn.Module:

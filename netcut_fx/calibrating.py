@@ -1,8 +1,8 @@
 """Calibrate the cost models on this machine: measure given networks and drawn probes until the minutes are over.
 
 The evidence is written after each network, so a calibration that was stopped goes on where it was. A reference network
-is timed in turn with every other one: where the machine was slower or faster than at the start, all times of that
-network are corrected by as much.
+is timed in turn with every other one: rounds in which it was slower than at its best do not count, and where there are
+no others, all times of that network are corrected by as much.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import numpy as np
 
 from cost_models import ESTIMATORS, Calibration, accuracy_of, fit_estimator, hold
 from cost_models.design import errors_by_kind, novelty
-from netcut_fx.backends.base import Backend, CompiledModule, KernelTiming, Profile
+from netcut_fx.backends.base import Backend, CompiledModule, Profile
+from netcut_fx.calm import TOLERANCE, CalmWatch, calm_rounds
 from netcut_fx.errors import DeviceLost, NetcutError, SpecError
 from netcut_fx.evidence import network_sample
 from netcut_fx.graph import TracedModule
 from netcut_fx.kernels import kernels
 from netcut_fx.latency import samples_of_profile
 from netcut_fx.machine_facts import machine_of
-from netcut_fx.measure import Measurement, Stopwatch
+from netcut_fx.measure import Measurement
 from netcut_fx.probe_networks import random_probe
 
 #: Probes drawn for each that is measured: the one that teaches most.
@@ -32,6 +33,10 @@ _DRAWN = 12
 _REFERENCE_SEED = 1
 _ROUNDS = 20
 _MOST_ROUNDS = 100
+#: And so many where others disturb.
+_MOST_DISTURBED_ROUNDS = 300
+#: A network is watched for a share of the whole budget, and so long at most.
+_WATCHED_SHARE, _WATCHED_S = 0.02, 15.0
 #: Rounds are repeated until the median of the slowest kernels is known this well.
 _KNOWN = 0.03
 #: Estimators whose errors are found and stored: the others are for comparison only, and fitting takes time.
@@ -107,7 +112,7 @@ def calibrate(
         raise SpecError(f"a calibration needs a positive number of minutes, got {minutes:g}; give --budget-minutes")
     with hold(path):
         found = _begin(backend, path)
-        session = _Session(backend, database, trials)
+        session = _Session(backend, database, trials, min(_WATCHED_S, 60 * minutes * _WATCHED_SHARE))
         started, before, failed, measured = time.monotonic(), found.minutes, list[str](), 0
         waiting = [n for n in networks if n.name not in {s.group for s in found.samples}]
         generator = np.random.default_rng([seed, len(found.samples)])
@@ -156,24 +161,23 @@ def next_probe(found: Calibration, generator: np.random.Generator) -> TracedModu
 class _Session:
     """Measures networks in turn with the reference."""
 
-    def __init__(self, backend: Backend, database: Path, trials: int) -> None:
+    def __init__(self, backend: Backend, database: Path, trials: int, watched_s: float) -> None:
         self.backend = backend
         self.database = database
         self.trials = trials
-        self.reference = self._compile(random_probe(np.random.default_rng(_REFERENCE_SEED), "reference"))
-        self.usual_ms: float | None = None
+        reference = self._compile(random_probe(np.random.default_rng(_REFERENCE_SEED), "reference"))
+        self.watch = CalmWatch(reference.timer(), longest_s=watched_s)
 
     def add(self, found: Calibration, network: TracedModule) -> Calibration:
         """`found` with the kernels of `network` and the whole."""
         compiled = self._compile(network)
-        own, reference = Stopwatch(repeat=9).measure_interleaved([compiled.timer(), self.reference.timer()])
-        usual = self.usual_ms or _usual_reference(found) or reference.min_ms
-        self.usual_ms = usual
-        drift = reference.ms / usual
+        self.watch.best_ms = _usual_reference(found) or self.watch.best_ms
+        own, drift = self.watch.measure(compiled.timer())
         listed = kernels(network)
-        samples = samples_of_profile(listed, profile_until_known(compiled), network.name, drift=drift)
+        profile = profile_until_known(compiled, own.ms)
+        samples = samples_of_profile(listed, profile, network.name, drift=drift)
         sample = network_sample(network.name, network.name, listed, corrected(own, drift), "calibration")
-        target = {**found.target, "reference_ms": usual}
+        target = {**found.target, "reference_ms": self.watch.best()}
         return replace(found.with_samples(samples).with_networks([sample]), target=target)
 
     def _compile(self, network: TracedModule) -> CompiledModule:
@@ -183,7 +187,7 @@ class _Session:
 
 
 def _usual_reference(found: Calibration) -> float | None:
-    """What the reference took when the calibration began."""
+    """What the reference took at its best when the calibration was last added to."""
     stored = found.target.get("reference_ms")
     return float(stored) if isinstance(stored, (int, float)) and stored > 0 else None
 
@@ -201,19 +205,24 @@ def corrected(measured: Measurement, drift: float) -> Measurement:
     )
 
 
-def profile_until_known(compiled: CompiledModule) -> Profile:
-    """Profile with more rounds until the kernels that take most of the time have a steady median."""
-    profile = compiled.profile(_ROUNDS)
-    rounds = _ROUNDS
-    while rounds < _MOST_ROUNDS and not _steady(profile):
-        more = compiled.profile(_ROUNDS)
-        timings = (
-            KernelTiming(a.name, a.key, (*a.samples_ms, *b.samples_ms))
-            for a, b in zip(profile.kernels, more.kernels, strict=True)
-        )
-        profile = Profile(tuple(timings), min(profile.overhead_ms, more.overhead_ms))
-        rounds += _ROUNDS
-    return profile
+def profile_until_known(compiled: CompiledModule, calm_ms: float | None = None) -> Profile:
+    """Profile until there are enough calm rounds, and the kernels that take most of the time have a steady median.
+
+    Parameters
+    ----------
+    compiled : CompiledModule
+        What is profiled.
+    calm_ms : float, optional
+        What it takes as a whole when nothing disturbs it.
+    """
+    profiles = [compiled.profile(_ROUNDS)]
+    while True:
+        found = calm_rounds(profiles, calm_ms, _ROUNDS)
+        disturbed = calm_ms is not None and bool(found.whole_ms) and max(found.whole_ms) > calm_ms * (1 + TOLERANCE)
+        most = _MOST_DISTURBED_ROUNDS if disturbed else _MOST_ROUNDS
+        if len(profiles) * _ROUNDS >= most or (_steady(found) and not disturbed):
+            return found
+        profiles.append(compiled.profile(_ROUNDS))
 
 
 def _steady(profile: Profile) -> bool:

@@ -54,12 +54,17 @@ class Stopwatch:
         return [Measurement.of(s, number) for s, number in zip(samples, numbers, strict=True)]
 
     def _calls_per_round(self, timer: Timer) -> int:
-        timer(max(1, self.warmup))
-        number = max(1, self.number)
-        while (seconds := timer(number)) * 1e3 < self.min_repeat_ms and number < 1_000_000:
-            growth = self.min_repeat_ms / max(seconds * 1e3, 1e-4)
-            number = max(number + 1, math.ceil(number * min(growth * 1.1, 100.0)))
-        return number
+        return calls_per_round(timer, self.min_repeat_ms, warmup=self.warmup, least=self.number)
+
+
+def calls_per_round(timer: Timer, min_repeat_ms: float, *, warmup: int = 3, least: int = 1) -> int:
+    """How many calls last `min_repeat_ms`, at least `least`, after some to warm up."""
+    timer(max(1, warmup))
+    number = max(1, least)
+    while (seconds := timer(number)) * 1e3 < min_repeat_ms and number < 1_000_000:
+        growth = min_repeat_ms / max(seconds * 1e3, 1e-4)
+        number = max(number + 1, math.ceil(number * min(growth * 1.1, 100.0)))
+    return number
 
 
 @dataclass(frozen=True)

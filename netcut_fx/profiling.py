@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cost_models import Calibration
 from netcut_fx.backends.base import Backend
+from netcut_fx.calm import calm_rounds
 from netcut_fx.evidence import network_sample
 from netcut_fx.graph import TracedModule
 from netcut_fx.kernels import kernels
@@ -41,7 +42,7 @@ def profile_network(backend: Backend, network: TracedModule, database: Path | No
     group = network.name.partition("@")[0]
     compiled = backend.compile(network, database=database)
     measured = Stopwatch().measure_timer(compiled.timer())
-    profile = compiled.profile()
+    profile = calm_rounds([compiled.profile()])
     calibration = Calibration(
         backend.target.fingerprint(),
         samples_of_profile(listed, profile, group),

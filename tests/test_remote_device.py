@@ -81,11 +81,11 @@ def test_no_sample_is_lost_with_a_device(pair: Devices, tmp_path: Path, monkeypa
     seen: list[str] = []
     profile = netcut_fx.calibrating.profile_until_known
 
-    def dying(compiled: Any) -> Any:
+    def dying(compiled: Any, calm_ms: float | None = None) -> Any:
         seen.append("profile")
         if len(seen) == 2:
             assert pair.kill_busy() == 1
-        return profile(compiled)
+        return profile(compiled, calm_ms)
 
     monkeypatch.setattr(netcut_fx.calibrating, "profile_until_known", dying)
     networks = [small("first"), trace(nn.Conv2d(3, 8, 5).eval(), torch.zeros(1, 3, 16, 16), name="second")]

@@ -56,10 +56,13 @@ class Profile:
         In execution order, one entry per call.
     overhead_ms : float
         Time of the uninstrumented network minus the sum of its kernels, at least zero: dispatch and allocation.
+    whole_ms : tuple of float
+        What the network as a whole took just before each round, if that was timed.
     """
 
     kernels: tuple[KernelTiming, ...]
     overhead_ms: float
+    whole_ms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ class TvmModule:
             else KernelTiming(kernel.name, kernel.key, tuple(max(row[i] - cost, row[i] / 2) for row in table))
             for kernel, i in zip(self.kernels, called, strict=True)
         )
-        return Profile(timings, max(0.0, -excess))
+        return Profile(timings, max(0.0, -excess), tuple(wholes))
 
     def save(self, folder: Path) -> Mapping[str, Path]:
         """Write the library, the runtime it needs, and the prepared weights; say where they are."""
