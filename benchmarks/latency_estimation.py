@@ -4,8 +4,8 @@
                                             [--calibration FILE] [--summary]
 
 For each network the uncut one is tuned, measured and profiled first; then every block frontier is cut, given NetCut's
-head, tuned with the same records, compiled and measured end to end with one thread, in turn with a reference network
-whose drift is taken out. Some are measured again at the end, for the noise floor. ``--sweep`` then profiles the uncut
+head, tuned with the same records, compiled and measured end to end with one thread, in rounds in which a canary in turn
+with it was at its best. Some are measured again at the end, for the noise floor. ``--sweep`` then profiles the uncut
 networks tuned with fewer trials, to see how few suffice. Everything goes into ``build/latency_estimation/`` as it
 comes: a run that was stopped anywhere goes on there, a network that fails is a row with its error and is tried again by
 the next run. ``--summary`` measures nothing and scores what is there (minutes). ``--calibration`` adds the kernels of
