@@ -68,7 +68,9 @@ def allowed(evidence: Calibration, group: str, setting: str) -> Calibration:
     """What may be known when cuts of `group` are predicted."""
     if setting == "own":
         networks = (n for n in evidence.networks if n.group != group or n.source == PROFILE_SOURCE)
-        return replace(evidence, networks=tuple(networks))
+        # Of one workload timed in several networks, the last one counts: its own.
+        samples = sorted(evidence.samples, key=lambda s: s.group == group)
+        return replace(evidence, samples=tuple(samples), networks=tuple(networks))
     return replace(
         evidence,
         samples=tuple(s for s in evidence.samples if s.group != group),
