@@ -19,7 +19,7 @@ from cost_models import Calibration, NetworkSample
 from netcut_fx.atomic_files import atomic_write
 from netcut_fx.backends.base import CompiledModule
 from netcut_fx.backends.tvm import TvmBackend
-from netcut_fx.calibrating import corrected, profile_until_known
+from netcut_fx.calibrating import profile_until_known
 from netcut_fx.calm import CalmWatch
 from netcut_fx.cutting import cut
 from netcut_fx.evidence import network_sample
@@ -106,12 +106,12 @@ class Measuring:
         started = time.monotonic()
         network = cut(task.network, task.frontier, head=HeadPass(CLASSES))
         compiled, listed = self._compile(network), kernels(network)
-        own, drift = self.watch.measure(compiled.timer())
+        own = self.watch.measure(compiled.timer())
         if task.source == PROFILE_SOURCE:
             profile = profile_until_known(compiled, own.ms)
-            samples = samples_of_profile(listed, profile, task.group, drift=drift)
+            samples = samples_of_profile(listed, profile, task.group)
             self.found = self.found.with_samples(samples)
-        sample = network_sample(task.name, task.group, listed, corrected(own, drift), task.source)
+        sample = network_sample(task.name, task.group, listed, own, task.source)
         minutes = self.found.minutes + (time.monotonic() - started) / 60 * (task.source == PROFILE_SOURCE)
         target = {**self.found.target, "reference_ms": self.watch.best()}
         self.found = replace(self.found.with_networks([sample]), minutes=minutes, target=target)

@@ -15,8 +15,8 @@ from cost_models.machine import Machine
 #: Milliseconds for each byte that is fetched again, where nothing was measured: 50 GB/s from the last cache, which is
 #: shared by cores, 20 GB/s from memory.
 NEAR_MS_PER_BYTE, FAR_MS_PER_BYTE = 2e-8, 5e-8
-#: Share of the last cache that one core can count on.
-_OWN_SHARE = 4
+#: A core can count on a quarter of the last cache: two halvings.
+_HALVINGS = 2
 
 
 def footprint_bytes(facts: Sequence[KernelFacts]) -> float:
@@ -39,7 +39,7 @@ def capacities(machine: Machine) -> tuple[int, ...]:
 def assumed_ms_per_byte(machine: Machine) -> tuple[float, ...]:
     """What each capacity costs before anything is known of the machine."""
     sizes = capacities(machine)
-    far = max(1, len(sizes) - _OWN_SHARE.bit_length())
+    far = max(1, len(sizes) - 1 - _HALVINGS)
     return tuple(NEAR_MS_PER_BYTE if i == 0 else FAR_MS_PER_BYTE if i == far else 0.0 for i in range(len(sizes)))
 
 

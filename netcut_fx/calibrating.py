@@ -24,7 +24,6 @@ from netcut_fx.graph import TracedModule
 from netcut_fx.kernels import kernels
 from netcut_fx.latency import samples_of_profile
 from netcut_fx.machine_facts import machine_of
-from netcut_fx.measure import Measurement
 from netcut_fx.probe_networks import random_probe
 
 #: Probes drawn for each that is measured: the one that teaches most.
@@ -112,7 +111,8 @@ def calibrate(
         raise SpecError(f"a calibration needs a positive number of minutes, got {minutes:g}; give --budget-minutes")
     with hold(path):
         found = _begin(backend, path)
-        session = _Session(backend, database, trials, min(_WATCHED_S, 60 * minutes * _WATCHED_SHARE))
+        watched_s = min(_WATCHED_S, 60 * minutes * _WATCHED_SHARE)
+        session = _Session(backend, database, trials, watched_s, _usual_reference(found))
         started, before, failed, measured = time.monotonic(), found.minutes, list[str](), 0
         waiting = [n for n in networks if n.name not in {s.group for s in found.samples}]
         generator = np.random.default_rng([seed, len(found.samples)])
@@ -161,22 +161,21 @@ def next_probe(found: Calibration, generator: np.random.Generator) -> TracedModu
 class _Session:
     """Measures networks in turn with the reference."""
 
-    def __init__(self, backend: Backend, database: Path, trials: int, watched_s: float) -> None:
+    def __init__(self, backend: Backend, database: Path, trials: int, watched_s: float, best_ms: float | None) -> None:
         self.backend = backend
         self.database = database
         self.trials = trials
         reference = self._compile(random_probe(np.random.default_rng(_REFERENCE_SEED), "reference"))
-        self.watch = CalmWatch(reference.timer(), longest_s=watched_s)
+        self.watch = CalmWatch(reference.timer(), best_ms, longest_s=watched_s)
 
     def add(self, found: Calibration, network: TracedModule) -> Calibration:
         """`found` with the kernels of `network` and the whole."""
         compiled = self._compile(network)
-        self.watch.best_ms = _usual_reference(found) or self.watch.best_ms
-        own, drift = self.watch.measure(compiled.timer())
+        own = self.watch.measure(compiled.timer())
         listed = kernels(network)
         profile = profile_until_known(compiled, own.ms)
-        samples = samples_of_profile(listed, profile, network.name, drift=drift)
-        sample = network_sample(network.name, network.name, listed, corrected(own, drift), "calibration")
+        samples = samples_of_profile(listed, profile, network.name)
+        sample = network_sample(network.name, network.name, listed, own, "calibration")
         target = {**found.target, "reference_ms": self.watch.best()}
         return replace(found.with_samples(samples).with_networks([sample]), target=target)
 
@@ -190,19 +189,6 @@ def _usual_reference(found: Calibration) -> float | None:
     """What the reference took at its best when the calibration was last added to."""
     stored = found.target.get("reference_ms")
     return float(stored) if isinstance(stored, (int, float)) and stored > 0 else None
-
-
-def corrected(measured: Measurement, drift: float) -> Measurement:
-    """What would have been measured on a machine that is not `drift` times slower than usual."""
-    return Measurement(
-        measured.ms / drift,
-        measured.low_ms / drift,
-        measured.high_ms / drift,
-        measured.min_ms / drift,
-        measured.max_ms / drift,
-        measured.rounds,
-        measured.number,
-    )
 
 
 def profile_until_known(compiled: CompiledModule, calm_ms: float | None = None) -> Profile:

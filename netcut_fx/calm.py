@@ -19,9 +19,11 @@ from netcut_fx.measure import Measurement, Timer, calls_per_round
 
 #: By how much a canary, or a whole network, may be slower than at its best in a round that counts.
 TOLERANCE = 0.04
-#: At its best is what it takes in one of so many rounds, for the very fastest are flukes.
-_BEST_SHARE = 0.05
+#: At its best is this quantile of all rounds, for the very fastest are flukes.
+_BEST_QUANTILE = 0.05
+#: With fewer rounds, what is known from before counts alone.
 _ENOUGH_SEEN = 40
+#: Of a round.
 _SHORTEST_MS = 10.0
 
 
@@ -48,11 +50,8 @@ class CalmWatch:
     _number: int = field(default=0, init=False)
     _seen: list[float] = field(default_factory=list[float], init=False)
 
-    def measure(self, timer: Timer) -> tuple[Measurement, float]:
-        """Milliseconds of one call, and how many times slower than at its best the canary was in these rounds.
-
-        The latter is 1 where the rounds were calm.
-        """
+    def measure(self, timer: Timer) -> Measurement:
+        """Milliseconds of one call on a calm machine; where there was no calm, the canary's slowness is divided out."""
         number = calls_per_round(timer, _SHORTEST_MS)
         before = self._look()
         found: list[tuple[float, float]] = []
@@ -65,17 +64,17 @@ class CalmWatch:
             before, limit = after, self.best() * (1 + TOLERANCE)
             calm = [ms for state, ms in found if state <= limit]
             if len(calm) >= self.rounds:
-                return Measurement.of(calm, number), 1.0
+                return Measurement.of(calm, number)
             if len(found) >= self.rounds and time.monotonic() > end:
                 break
         calmest = sorted(found)[: self.rounds]
-        slower = float(np.median([state for state, _ in calmest])) / self.best()
-        return Measurement.of([ms for _, ms in calmest], number), max(1.0, slower)
+        slower = max(1.0, float(np.median([state for state, _ in calmest])) / self.best())
+        return Measurement.of([ms / slower for _, ms in calmest], number)
 
     def best(self) -> float:
         """What the canary takes at its best, in ms, as far as is known by now."""
         seen = [] if len(self._seen) < _ENOUGH_SEEN and self.best_ms is not None else self._seen
-        found = float(np.quantile(seen, _BEST_SHARE)) if seen else float("inf")
+        found = float(np.quantile(seen, _BEST_QUANTILE)) if seen else float("inf")
         return found if self.best_ms is None else min(found, self.best_ms)
 
     def _look(self) -> float:

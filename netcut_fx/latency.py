@@ -56,9 +56,7 @@ def kernels_of_cuts(
     return {f.name: kernels(head(cut_nodes(bare, f.nodes))) for f in frontiers}
 
 
-def samples_of_profile(
-    network: Sequence[Kernel], profile: Profile, group: str = "", *, drift: float = 1.0
-) -> tuple[KernelSample, ...]:
+def samples_of_profile(network: Sequence[Kernel], profile: Profile, group: str = "") -> tuple[KernelSample, ...]:
     """Match a profile with our own kernel list.
 
     Parameters
@@ -69,8 +67,6 @@ def samples_of_profile(
         Its kernels' times.
     group : str
         Name of the network, see `KernelSample.group`.
-    drift : float
-        How many times slower than usual the machine was; times are divided by it.
 
     Raises
     ------
@@ -85,5 +81,5 @@ def samples_of_profile(
             f"the compiler runs {strangers[0].name} ({strangers[0].key}), which the kernel list of this network does "
             "not contain; report the operation it comes from"
         )
-    rounds = ((by_key[timing.key], [ms / drift for ms in timing.samples_ms]) for timing in profile.kernels)
+    rounds = ((by_key[timing.key], timing.samples_ms) for timing in profile.kernels)
     return merge_rounds(rounds, group)

@@ -112,13 +112,13 @@ def tvm_backend(target: str = "native", threads: int = 1, *, links: bool = False
     from netcut_fx.backends.tvm.toolchain import require_linker
 
     if links:
-        require_linker()
         kind, _ = parse_target_spec(target)
         if kind != "llvm":
             raise SpecError(
                 f"target {kind} can be calibrated, tuned and measured, but bundles are served by CPUs; use native or "
                 "'llvm -mcpu=NAME'"
             )
+        require_linker()
     return TvmBackend(target, threads)
 
 

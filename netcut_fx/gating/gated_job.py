@@ -153,7 +153,7 @@ def train_and_bundle(
         fill=fill,
         checkpoint_dir=folder / "checkpoints",
         progress=progress,
-    ).traced
+    )
     return bundle_gated(
         trained,
         static,

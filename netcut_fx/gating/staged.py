@@ -9,7 +9,6 @@ from typing import Literal, get_args
 
 from netcut_fx.data import Dataset
 from netcut_fx.errors import SpecError
-from netcut_fx.evaluate import accuracy
 from netcut_fx.gating.cost_table import CostTable
 from netcut_fx.gating.fitting import fit_gates
 from netcut_fx.gating.gate_network import Gates
@@ -19,7 +18,7 @@ from netcut_fx.gating.path_choice import with_paths
 from netcut_fx.gating.pieces import gates_of
 from netcut_fx.graph import TracedModule
 from netcut_fx.passes.copying import copy_traced
-from netcut_fx.retraining import Progress, RetrainOptions, TrainedCandidate, retrain
+from netcut_fx.retraining import Progress, RetrainOptions, retrain
 
 #: In ``layers``, ``channels`` and ``paths`` every input takes any path, of which only the layers left out, only the
 #: channels, or both count. In ``joint`` the gates choose.
@@ -66,7 +65,7 @@ def train_gated(
     fill: bool = False,
     checkpoint_dir: Path | None = None,
     progress: Progress | None = None,
-) -> TrainedCandidate:
+) -> TracedModule:
     """Train a copy of `gated` towards an expected cost, from the weights that it has.
 
     Each stage is a retraining with its own schedule (`netcut_fx.retraining.retrain`), resumes as such, and starts from
@@ -99,8 +98,8 @@ def train_gated(
 
     Returns
     -------
-    TrainedCandidate
-        That of the last stage, its gates fitted to the trained trunk.
+    TracedModule
+        With the weights of the last stage, its gates fitted to the trained trunk.
 
     Raises
     ------
@@ -116,9 +115,9 @@ def train_gated(
         raise SpecError(
             f"stages {list(planned)} cannot be trained; give pairs of {', '.join(_STAGES)} and epochs from 1 on"
         )
-    current, trained = with_paths(gated, dataset, table, rate, paths, budget=budget), None
+    current = with_paths(gated, dataset, table, rate, paths, budget=budget)
     for stage, epochs in planned:
-        trained = retrain(
+        current = retrain(
             prepare_stage(current, dataset, table, rate, stage),
             dataset,
             options=replace(chosen, epochs=epochs, head_epochs=0),
@@ -126,12 +125,8 @@ def train_gated(
             progress=progress,
             # Without a weight it only says that the last epoch counts, not the best one with all gates open.
             objective=objective if stage == "joint" else replace(objective, weight=0.0),
-        )
-        current = trained.traced
-    assert trained is not None
-    finished = finish(current, dataset, table, rate, fill=fill and budget is not None)
-    found = {split: accuracy(finished.graph_module, dataset, split) for split in ("validation", "test")}
-    return replace(trained, traced=finished, **found)
+        ).traced
+    return finish(current, dataset, table, rate, fill=fill and budget is not None)
 
 
 def finish(gated: TracedModule, dataset: Dataset, table: CostTable, rate: float, *, fill: bool = False) -> TracedModule:

@@ -58,7 +58,7 @@ class TvmModule:
         self._input = tvm.runtime.tensor(np.zeros(input_shape, np.float32), self._device)
         self._more = [tvm.runtime.tensor(np.ones(shape, np.float32), self._device) for shape in more_shapes]
         # A saved call spares the conversion of a hundred weight arguments in every call.
-        self._machine.save_function("main", "run", self._input, *self._more, *weights)
+        self._machine.save_function("main", "run", self._input, *self._more, *self._weights)
 
     def run(self, inputs: np.ndarray, *more: np.ndarray) -> np.ndarray:
         """Logits of one batch of the compiled shape, float32."""
