@@ -104,6 +104,9 @@ def cut_row(
     without_gradient: list[str] = []
     seconds: list[float] = []
     head = HeadPass(CLASSES)
+    # What is there already is not searched for circles again after each cut.
+    gc.collect()
+    gc.freeze()
     for frontier in frontiers:
         start = time.perf_counter()
         trn = cut(traced, frontier, head=head)
@@ -120,6 +123,7 @@ def cut_row(
         # Modules refer to each other in circles: without this, dozens of cut networks lie in memory.
         del trn
         gc.collect()
+    gc.unfreeze()
     row: dict[str, Any] = {
         "cuts": len(frontiers),
         "exact": exact and not wrong,
