@@ -34,6 +34,8 @@ _ROUNDS = 20
 _MOST_ROUNDS = 100
 #: And so many where others disturb.
 _MOST_DISTURBED_ROUNDS = 300
+#: No more rounds are begun after this time.
+_PROFILED_S = 60.0
 #: A network is watched for a share of the whole budget, and so long at most.
 _WATCHED_SHARE, _WATCHED_S = 0.02, 15.0
 #: Rounds are repeated until the median of the slowest kernels is known this well.
@@ -201,12 +203,14 @@ def profile_until_known(compiled: CompiledModule, calm_ms: float | None = None) 
     calm_ms : float, optional
         What it takes as a whole when nothing disturbs it.
     """
+    started = time.monotonic()
     profiles = [compiled.profile(_ROUNDS)]
     while True:
         found = calm_rounds(profiles, calm_ms, _ROUNDS)
         disturbed = calm_ms is not None and bool(found.whole_ms) and max(found.whole_ms) > calm_ms * (1 + TOLERANCE)
         most = _MOST_DISTURBED_ROUNDS if disturbed else _MOST_ROUNDS
-        if len(profiles) * _ROUNDS >= most or (_steady(found) and not disturbed):
+        enough = len(profiles) * _ROUNDS >= most or time.monotonic() - started > _PROFILED_S
+        if enough or (_steady(found) and not disturbed):
             return found
         profiles.append(compiled.profile(_ROUNDS))
 

@@ -18,6 +18,10 @@ from netcut_fx.tracing import trace
 _SIZES = (7, 8, 14, 16, 28, 32, 56, 112)
 #: Operations of one layer at most: a probe takes milliseconds, not seconds.
 _LAYER_FLOPS = 4e8
+#: Of a grouped one: groups that are no multiple of a vector run a hundred times slower.
+_GROUPED_FLOPS = 4e7
+#: Numbers in the input.
+_INPUT_SIZE = 3e6
 _LAYERS = 6
 _ACTIVATIONS: tuple[Callable[[], nn.Module], ...] = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.Identity)
 
@@ -77,7 +81,8 @@ def random_probe(generator: np.random.Generator, name: str = "probe") -> TracedM
     Sizes are those of usual networks, channels are drawn evenly on a logarithmic scale, every third of them no multiple
     of a vector.
     """
-    size, channels = int(generator.choice(_SIZES)), _channels(generator)
+    size = int(generator.choice(_SIZES))
+    channels = min(_channels(generator), int(_INPUT_SIZE / size**2))
     image, layers = torch.zeros(1, channels, size, size), list[nn.Module]()
     for _ in range(_LAYERS):
         layer, channels, size = _layer(generator, channels, size)
@@ -109,16 +114,21 @@ def _layer(generator: np.random.Generator, channels: int, size: int) -> tuple[nn
     if kind == "depthwise":
         return nn.Sequential(_conv(channels, channels, window, channels), activation), channels, size
     if kind == "grouped" and channels % 4 == 0:
-        after = max(4, after // 4 * 4)
+        after = max(4, _affordable(after, channels / 4 * size**2 * 9, _GROUPED_FLOPS) // 4 * 4)
         return nn.Sequential(_conv(channels, after, 3, 4), activation), after, size
-    if kind == "residual":
+    if kind == "residual" and _affordable(channels, channels * size**2) == channels:
         return _Residual(_conv(channels, channels, 1)), channels, size
     if kind == "branches":
-        half = max(4, after // 2)
+        half = max(4, _affordable(after, channels * size**2) // 2)
         return _Branches(_conv(channels, half, 1), _conv(channels, half, 1)), 2 * half, size
     window = window if kind == "dense" else 1
-    after = max(8, min(after, int(_LAYER_FLOPS / (2 * channels * size * size * window**2))))
+    after = max(8, _affordable(after, channels * size**2 * window**2))
     return nn.Sequential(_conv(channels, after, window), activation), after, size
+
+
+def _affordable(after: int, products: float, flops: float = _LAYER_FLOPS) -> int:
+    """`after` channels, or as many as `flops` allow where each takes so many products."""
+    return min(after, int(flops / (2 * products)))
 
 
 def _conv(channels: int, after: int, window: int, groups: int = 1) -> nn.Conv2d:
