@@ -3,7 +3,7 @@
 A kernel takes ``overhead + (compute^4 + memory^4)^(1/4)``: the longer of two times, with a soft corner (the roofline of
 Williams, Waterman, Patterson 2009, DOI 10.1145/1498765.1498785, has a sharp one).
 
-* *compute* is the operations over the rate of its kind. Channels that do not fill their last vector cost as much as if
+* *compute* is the operations over the rate of its kind. Channels that do not fill whole vectors cost as much as if
   they did, up to a fitted exponent; short reductions and few pixels pay for starting up.
 * *memory* is the bytes over the bandwidth of the cache level that the activations fit into, blended where they hardly
   fit; weights have a bandwidth of their own, since a network reads each of them once.
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cost_models.features import WINOGRAD, Array, KernelFacts
+from cost_models.features import REORDERED, WINOGRAD, Array, KernelFacts, remainder_columns
 from cost_models.machine import Machine
 
 _CORNER = 4.0
@@ -29,7 +29,7 @@ _NOISE = 0.15
 #: Kinds that compute and kinds that mostly move; one never measured borrows from its own family only.
 _FAMILIES = (
     frozenset({"conv2d", WINOGRAD, "pointwise_conv2d", "depthwise_conv2d", "grouped_conv2d", "matmul"}),
-    frozenset({"pool", "reduce", "elementwise", "data_movement"}),
+    frozenset({"pool", "reduce", "elementwise", REORDERED, "data_movement"}),
 )
 # Common parameters, then a bandwidth for each level, then three deviations for each kind.
 _PEAK, _REDUCTION, _PIXELS, _TAIL, _OVERHEAD, _WEIGHTS, _LEVELS = range(7)
@@ -107,17 +107,16 @@ class _Table:
     @classmethod
     def of(cls, facts: Sequence[KernelFacts], machine: Machine, kinds: tuple[str, ...]) -> _Table:
         columns = np.asarray(
-            [(f.flops, f.channels, f.pixels, f.reduction, f.activation_bytes, f.weight_bytes) for f in facts],
+            [(f.flops, f.pixels, f.reduction, f.activation_bytes, f.weight_bytes) for f in facts],
             dtype=np.float64,
-        ).reshape(len(facts), 6)
-        flops, channels, pixels, reduction, activations, weights = columns.T
-        vectors = np.ceil(channels / machine.lanes) * machine.lanes
+        ).reshape(len(facts), 5)
+        flops, pixels, reduction, activations, weights = columns.T
         # An unseen kind has the common rate: the last of the deviations, which is always zero.
         kind = np.asarray([kinds.index(f.kind) if f.kind in kinds else len(kinds) for f in facts], dtype=np.intp)
         shares = _level_shares(activations + weights, machine)
         return cls(
             flops,
-            channels / vectors,
+            remainder_columns(facts, machine.lanes)[:, 0],
             pixels,
             reduction,
             activations,

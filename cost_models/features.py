@@ -15,13 +15,20 @@ Array = NDArray[np.float64]
 
 #: Dense convolutions with a 3x3 window in steps of one: Winograd's algorithm (arXiv 1509.09308) takes fewer products.
 WINOGRAD = "conv2d 3x3"
+#: Elementwise kernels that read in another order than they write: their reads or writes are no vectors.
+REORDERED = "elementwise reordered"
 #: Kinds in a fixed order, for one-hot columns.
-KINDS: tuple[str, ...] = tuple(sorted({*MODELLED_KINDS, WINOGRAD}))
+KINDS: tuple[str, ...] = tuple(sorted({*MODELLED_KINDS, WINOGRAD, REORDERED}))
 #: Names of the columns of `log_features`.
 LOG_FEATURES = ("flops", "channels", "pixels", "reduction", "activation_bytes", "weight_bytes", "ops")
 
-#: With fewer channels it does not pay.
+#: Winograd's algorithm is taken where both channels are a multiple of this.
 _WINOGRAD_CHANNELS = 16
+#: Channels are filled up to whole vectors rather than cut into shorter ones where they are at most so many times more.
+_LITTLE_MORE = 1.15
+#: Numbers in the shortest vector that is worth it.
+_SHORTEST = 4
+_REORDERING = frozenset({"transpose", "strided_slice"})
 _ANCHORED = ("conv2d", "pointwise_conv2d", "depthwise_conv2d", "grouped_conv2d", "matmul")
 
 
@@ -32,11 +39,13 @@ class KernelFacts:
     Parameters
     ----------
     kind : str
-        That of the kernel, but `WINOGRAD` apart from other convolutions.
+        That of the kernel, but `WINOGRAD` apart from other convolutions, and `REORDERED` from other elementwise ones.
     flops : float
         At least one for each number written: nothing is free.
     channels : int
         Extent of the output that vectors run along: channels of an image, the last dimension of anything else.
+    unbroken : int
+        Of the channels, those that one vector can run along: those of a group.
     pixels : int
         Numbers written for each channel.
     reduction : float
@@ -50,6 +59,7 @@ class KernelFacts:
     kind: str
     flops: float
     channels: int
+    unbroken: int
     pixels: int
     reduction: float
     activation_bytes: float
@@ -74,6 +84,7 @@ class KernelFacts:
             model_kind(kernel),
             flops,
             channels,
+            max(1, channels // _groups(kernel)),
             max(1, written // channels),
             flops / written,
             max(1.0, kernel.bytes - weight_bytes),
@@ -82,12 +93,24 @@ class KernelFacts:
         )
 
 
+def _groups(kernel: Kernel) -> int:
+    """Of a grouped convolution; a depthwise one, whose vectors run across its groups, has one."""
+    if kernel.kind != "grouped_conv2d" or len(kernel.input_shapes) < 2 or min(map(len, kernel.input_shapes[:2])) < 4:
+        return 1
+    data, weight = kernel.input_shapes[:2]
+    return max(1, data[1] // max(1, weight[1]))
+
+
 def model_kind(kernel: Kernel) -> str:
     """`KernelFacts.kind` of a kernel."""
+    if kernel.kind == "elementwise" and _REORDERING & set(kernel.ops):
+        return REORDERED
     if kernel.kind != "conv2d" or len(kernel.input_shapes) < 2 or kernel.detail:
         return kernel.kind
     data, weight, out = kernel.input_shapes[0], kernel.input_shapes[1], kernel.output_shapes[0]
-    if len(data) != 4 or len(out) != 4 or weight[2:] != (3, 3) or min(weight[:2]) < _WINOGRAD_CHANNELS:
+    if len(data) != 4 or len(out) != 4 or weight[2:] != (3, 3):
+        return kernel.kind
+    if any(channels % _WINOGRAD_CHANNELS for channels in weight[:2]):
         return kernel.kind
     # Without padding a window of three takes two pixels off each edge; a step of two takes half of them.
     planes = zip(data[2:], out[2:], strict=True)
@@ -118,5 +141,20 @@ def kind_columns(facts: Sequence[KernelFacts]) -> Array:
 
 
 def remainder_columns(facts: Sequence[KernelFacts], lanes: int) -> Array:
-    """Share of vector lanes that do work in the last vector of the channels, counted over all vectors."""
-    return np.asarray([[f.channels / (math.ceil(f.channels / lanes) * lanes)] for f in facts], dtype=np.float64)
+    """Share of the lanes of all vectors that do work, a column.
+
+    The last vector is filled up with channels that nobody asked for where this adds little or where there is no other
+    way; else vectors are shorter, where that cuts the channels evenly. Groups cannot be filled up.
+    """
+    return np.asarray([[_filled(f, lanes)] for f in facts], dtype=np.float64).reshape(len(facts), 1)
+
+
+def _filled(facts: KernelFacts, lanes: int) -> float:
+    count = facts.unbroken
+    shorter = math.gcd(count, lanes)
+    if shorter < max(_SHORTEST, lanes // 4):
+        shorter = 0
+    whole = count / (math.ceil(count / lanes) * lanes)
+    if count < facts.channels:
+        return max(shorter, 1) / lanes
+    return whole if not shorter or whole * _LITTLE_MORE >= 1 else shorter / lanes

@@ -55,6 +55,19 @@ class _Branches(nn.Module):
         return torch.cat([self.left(x), self.right(x)], 1)
 
 
+class _Excitation(nn.Module):
+    """Channels scaled by what their mean says (squeeze and excitation, arXiv 1709.01507)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        fewer = max(8, channels // 32 * 8)
+        self.squeeze, self.excite = nn.Conv2d(channels, fewer, 1), nn.Conv2d(fewer, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))
+        return x * torch.sigmoid(self.excite(found))
+
+
 class _Attention(nn.Module):
     """Self-attention over the pixels of an image, then a linear layer: matrix products, softmax, layer norm."""
 
@@ -78,12 +91,15 @@ class _Attention(nn.Module):
 def random_probe(generator: np.random.Generator, name: str = "probe") -> TracedModule:
     """Trace a network of a few layers with drawn kinds and shapes, untrained, for one image.
 
-    Sizes are those of usual networks, channels are drawn evenly on a logarithmic scale, every third of them no multiple
-    of a vector.
+    Sizes are those of usual networks, channels are drawn evenly on a logarithmic scale, a sixth of them no multiple of
+    a vector. What comes first is a convolution of an image, as everywhere: a kernel that reads what lies in memory in
+    the order of images runs at another speed than in the middle of a network.
     """
     size = int(generator.choice(_SIZES))
     channels = min(_channels(generator), int(_INPUT_SIZE / size**2))
-    image, layers = torch.zeros(1, channels, size, size), list[nn.Module]()
+    step = int(generator.choice([1, 2]))
+    image = torch.zeros(1, 3, size * step, size * step)
+    layers: list[nn.Module] = [nn.Conv2d(3, channels, 3, step, padding=1), nn.ReLU()]
     for _ in range(_LAYERS):
         layer, channels, size = _layer(generator, channels, size)
         layers.append(layer)
@@ -93,14 +109,23 @@ def random_probe(generator: np.random.Generator, name: str = "probe") -> TracedM
 
 def _channels(generator: np.random.Generator) -> int:
     drawn = int(2 ** generator.uniform(3, 9.5))
-    return drawn if generator.random() < 1 / 3 else max(8, drawn // 8 * 8)
+    return drawn if generator.random() < 1 / 6 else _even(drawn)
+
+
+def _even(channels: int) -> int:
+    """As many as usual networks have: whole vectors, shorter ones where there are few."""
+    step = 8 if channels < 64 else 16
+    return max(8, channels // step * step)
 
 
 def _layer(generator: np.random.Generator, channels: int, size: int) -> tuple[nn.Module, int, int]:
     """Draw a layer for `channels` and `size`; says what comes out of it."""
     kind = str(
         generator.choice(
-            ["dense", "dense", "pointwise", "depthwise", "grouped", "residual", "branches", "pool", "attention"]
+            [
+                *("dense", "dense", "pointwise", "depthwise", "depthwise", "grouped"),
+                *("residual", "branches", "pool", "attention", "excitation"),
+            ]
         )
     )
     activation = _ACTIVATIONS[int(generator.integers(len(_ACTIVATIONS)))]()
@@ -108,11 +133,16 @@ def _layer(generator: np.random.Generator, channels: int, size: int) -> tuple[nn
     window = int(generator.choice([3, 3, 3, 5, 7]))
     if kind == "pool" and size >= 14 and size % 2 == 0:
         pool = nn.MaxPool2d if generator.random() < 0.5 else nn.AvgPool2d
-        return pool(2), channels, size // 2
+        edge, step = ((2, 2), (3, 2), (3, 1))[int(generator.integers(3))]
+        return pool(edge, step, padding=edge // 2 if edge == 3 else 0), channels, size // step
+    if kind == "excitation":
+        return _Excitation(channels), channels, size
     if kind == "attention" and size <= 16 and channels <= 384:
         return _Attention(channels, 4 if channels % 4 == 0 else 1), channels, size
     if kind == "depthwise":
-        return nn.Sequential(_conv(channels, channels, window, channels), activation), channels, size
+        step = 2 if size >= 14 and size % 2 == 0 and generator.random() < 1 / 3 else 1
+        conv = nn.Conv2d(channels, channels, window, step, padding=window // 2, groups=channels)
+        return nn.Sequential(conv, activation), channels, size // step
     if kind == "grouped" and channels % 4 == 0:
         after = max(4, _affordable(after, channels / 4 * size**2 * 9, _GROUPED_FLOPS) // 4 * 4)
         return nn.Sequential(_conv(channels, after, 3, 4), activation), after, size
@@ -120,7 +150,11 @@ def _layer(generator: np.random.Generator, channels: int, size: int) -> tuple[nn
         return _Residual(_conv(channels, channels, 1)), channels, size
     if kind == "branches":
         half = max(4, _affordable(after, channels * size**2) // 2)
-        return _Branches(_conv(channels, half, 1), _conv(channels, half, 1)), 2 * half, size
+        branches = _Branches(_conv(channels, half, 1), _conv(channels, half, 1))
+        if generator.random() < 0.5:
+            return branches, 2 * half, size
+        # Behind a concatenation, batch-norm is no part of a convolution.
+        return nn.Sequential(branches, nn.BatchNorm2d(2 * half), activation), 2 * half, size
     window = window if kind == "dense" else 1
     after = max(8, _affordable(after, channels * size**2 * window**2))
     return nn.Sequential(_conv(channels, after, window), activation), after, size
@@ -128,7 +162,8 @@ def _layer(generator: np.random.Generator, channels: int, size: int) -> tuple[nn
 
 def _affordable(after: int, products: float, flops: float = _LAYER_FLOPS) -> int:
     """`after` channels, or as many as `flops` allow where each takes so many products."""
-    return min(after, int(flops / (2 * products)))
+    most = int(flops / (2 * products))
+    return after if after <= most else _even(most) if most >= 8 else max(1, most)
 
 
 def _conv(channels: int, after: int, window: int, groups: int = 1) -> nn.Conv2d:

@@ -58,14 +58,20 @@ def true_ms(kernel: Kernel) -> float:
 def random_kernel(generator: np.random.Generator) -> Kernel:
     """A kernel as image networks have them."""
     size = int(generator.choice([7, 14, 28, 56]))
-    channels_in, channels = (int(2 ** generator.uniform(3, 8.5)) for _ in range(2))
+    channels_in, channels = (_channels(generator) for _ in range(2))
     kind = str(generator.choice([*RATES, "elementwise"]))
     if kind == "matmul":
         return product(size * size, channels, channels_in)
     return elementwise(size, channels) if kind == "elementwise" else convolution(kind, size, channels_in, channels)
 
 
-def network(seed: int, calls: int = 30) -> tuple[Kernel, ...]:
+def _channels(generator: np.random.Generator) -> int:
+    """Mostly whole vectors."""
+    drawn = int(2 ** generator.uniform(3, 8.5))
+    return drawn if drawn < 16 or generator.random() < 1 / 3 else drawn // 16 * 16
+
+
+def network(seed: int, calls: int = 40) -> tuple[Kernel, ...]:
     """Kernels of a network."""
     generator = np.random.default_rng(seed)
     return tuple(random_kernel(generator) for _ in range(calls))

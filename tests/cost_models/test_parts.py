@@ -11,7 +11,15 @@ import pytest
 from cost_models import Band, Between, Kernel, ModelledKernels
 from cost_models.between import NetworkTotals
 from cost_models.conformal import FLOOR, difficulty
-from cost_models.features import LOG_FEATURES, WINOGRAD, KernelFacts, log_features, model_kind
+from cost_models.features import (
+    LOG_FEATURES,
+    REORDERED,
+    WINOGRAD,
+    KernelFacts,
+    log_features,
+    model_kind,
+    remainder_columns,
+)
 from cost_models.hull import Hull
 from tests.cost_models.made_up import MACHINE, calibration, convolution, elementwise, network, product, true_ms
 
@@ -68,6 +76,7 @@ def test_facts_tell_weights_from_activations() -> None:
     [
         (convolution("conv2d", 28, 64, 64), WINOGRAD),
         (convolution("conv2d", 28, 3, 64), "conv2d"),
+        (convolution("conv2d", 28, 24, 64), "conv2d"),
         (convolution("conv2d", 28, 64, 64, window=5), "conv2d"),
         (replace(convolution("conv2d", 28, 64, 64), output_shapes=((1, 64, 26, 26),)), WINOGRAD),
         (replace(convolution("conv2d", 28, 64, 64), output_shapes=((1, 64, 14, 14),)), "conv2d"),
@@ -75,10 +84,39 @@ def test_facts_tell_weights_from_activations() -> None:
         (replace(convolution("conv2d", 28, 64, 64), detail="dilation 2x2"), "conv2d"),
         (convolution("depthwise_conv2d", 28, 64, 64), "depthwise_conv2d"),
         (elementwise(28, 64), "elementwise"),
+        (replace(elementwise(28, 64), ops=("relu", "reshape", "transpose")), REORDERED),
     ],
 )
-def test_windows_that_have_a_faster_algorithm_are_a_kind_of_their_own(kernel: Kernel, kind: str) -> None:
+def test_what_runs_at_another_rate_is_a_kind_of_its_own(kernel: Kernel, kind: str) -> None:
     assert model_kind(kernel) == KernelFacts.of(kernel).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("channels", "lanes", "share"),
+    [
+        (64, 16, 1.0),
+        (8, 16, 0.5),  # a vector of eight
+        (24, 16, 0.5),  # three vectors of eight
+        (60, 16, 60 / 64),  # filled up: four more are little
+        (23, 16, 23 / 32),  # no shorter vector cuts them evenly
+        (4, 16, 0.25),
+        (12, 8, 0.5),
+        (2, 8, 0.25),  # filled up: vectors of two are not made
+    ],
+)
+def test_lanes_that_do_work(channels: int, lanes: int, share: float) -> None:
+    facts = KernelFacts.of(convolution("conv2d", 28, 16, channels))
+    assert remainder_columns([facts], lanes).tolist() == [[pytest.approx(share)]]
+
+
+@pytest.mark.parametrize(("groups", "share"), [(2, 1.0), (4, 1.0), (8, 0.5), (32, 1 / 16)])
+def test_vectors_end_where_groups_do(groups: int, share: float) -> None:
+    dense = convolution("conv2d", 28, 64, 64)
+    weight = (64, 64 // groups, 3, 3)
+    grouped = replace(dense, kind="grouped_conv2d", input_shapes=(dense.input_shapes[0], weight))
+    facts = KernelFacts.of(grouped)
+    assert facts.unbroken == 64 // groups
+    assert remainder_columns([facts], 16).tolist() == [[share]]
 
 
 def test_a_hull_measures_in_factors_of_two() -> None:
