@@ -18,8 +18,8 @@ from netcut_fx.tracing import trace
 _SIZES = (7, 8, 14, 16, 28, 32, 56, 112)
 #: Operations of one layer at most: a probe takes milliseconds, not seconds.
 _LAYER_FLOPS = 4e8
-#: Of a grouped one: groups that are no multiple of a vector run a hundred times slower.
-_GROUPED_FLOPS = 4e7
+#: Channels in a group.
+_GROUP_WIDTHS = (8, 16, 24, 32)
 #: Numbers in the input.
 _INPUT_SIZE = 3e6
 _LAYERS = 6
@@ -53,19 +53,6 @@ class _Branches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.left(x), self.right(x)], 1)
-
-
-class _Excitation(nn.Module):
-    """Channels scaled by what their mean says (squeeze and excitation, arXiv 1709.01507)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        fewer = max(8, channels // 32 * 8)
-        self.squeeze, self.excite = nn.Conv2d(channels, fewer, 1), nn.Conv2d(fewer, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        found = torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))
-        return x * torch.sigmoid(self.excite(found))
 
 
 class _Attention(nn.Module):
@@ -124,7 +111,7 @@ def _layer(generator: np.random.Generator, channels: int, size: int) -> tuple[nn
         generator.choice(
             [
                 *("dense", "dense", "pointwise", "depthwise", "depthwise", "grouped"),
-                *("residual", "branches", "pool", "attention", "excitation"),
+                *("residual", "branches", "pool", "attention"),
             ]
         )
     )
@@ -135,17 +122,15 @@ def _layer(generator: np.random.Generator, channels: int, size: int) -> tuple[nn
         pool = nn.MaxPool2d if generator.random() < 0.5 else nn.AvgPool2d
         edge, step = ((2, 2), (3, 2), (3, 1))[int(generator.integers(3))]
         return pool(edge, step, padding=edge // 2 if edge == 3 else 0), channels, size // step
-    if kind == "excitation":
-        return _Excitation(channels), channels, size
     if kind == "attention" and size <= 16 and channels <= 384:
         return _Attention(channels, 4 if channels % 4 == 0 else 1), channels, size
     if kind == "depthwise":
         step = 2 if size >= 14 and size % 2 == 0 and generator.random() < 1 / 3 else 1
         conv = nn.Conv2d(channels, channels, window, step, padding=window // 2, groups=channels)
         return nn.Sequential(conv, activation), channels, size // step
-    if kind == "grouped" and channels % 4 == 0:
-        after = max(4, _affordable(after, channels / 4 * size**2 * 9, _GROUPED_FLOPS) // 4 * 4)
-        return nn.Sequential(_conv(channels, after, 3, 4), activation), after, size
+    width = int(generator.choice(_GROUP_WIDTHS))
+    if kind == "grouped" and channels % width == 0 and channels > width:
+        return nn.Sequential(_conv(channels, channels, 3, channels // width), activation), channels, size
     if kind == "residual" and _affordable(channels, channels * size**2) == channels:
         return _Residual(_conv(channels, channels, 1)), channels, size
     if kind == "branches":
@@ -160,9 +145,9 @@ def _layer(generator: np.random.Generator, channels: int, size: int) -> tuple[nn
     return nn.Sequential(_conv(channels, after, window), activation), after, size
 
 
-def _affordable(after: int, products: float, flops: float = _LAYER_FLOPS) -> int:
-    """`after` channels, or as many as `flops` allow where each takes so many products."""
-    most = int(flops / (2 * products))
+def _affordable(after: int, products: float) -> int:
+    """`after` channels, or as many as can be paid for where each takes so many products."""
+    most = int(_LAYER_FLOPS / (2 * products))
     return after if after <= most else _even(most) if most >= 8 else max(1, most)
 
 

@@ -43,8 +43,7 @@ def test_probes_cover_all_kinds_and_are_drawn_again_from_the_same_seed() -> None
         *("matmul", "pool", "reduce", "elementwise", "data_movement"),
     }
     assert all(k.modelled for k in listed)
-    assert max(k.flops for k in listed if k.kind != "grouped_conv2d") < 6e8
-    assert max(k.flops for k in listed if k.kind == "grouped_conv2d") < 6e7
+    assert max(k.flops for k in listed) < 2e9
     first, again = (kernels(random_probe(np.random.default_rng(7))) for _ in range(2))
     assert [k.key for k in first] == [k.key for k in again]
 
