@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -142,6 +143,23 @@ def test_parallel_candidates_compute_the_same(name: str) -> None:
             module = scheduled(function, candidate).mod
             assert "T.parallel" in module.script()
             assert np.abs(outputs(module["main"]) - expected).max() <= 1e-5 * np.abs(expected).max(), candidate.name
+
+
+@pytest.mark.parametrize(("left", "right"), [(32, 32), (48, 48), (64, 64), (304, 304), (16, 80)])
+def test_what_is_concatenated_is_read_as_vectors(left: int, right: int) -> None:
+    """Where lanes seem to come from different operands, each is computed on its own, or with those of other lines."""
+    tvm = import_tvm()
+    divided = set[str]()
+    network = nn.Sequential(Joined(left, right), nn.BatchNorm2d(left + right), nn.ReLU(), nn.Conv2d(left + right, 8, 1))
+    for function in kernels_of(network, image(8)):
+        for candidate in candidates(function, MACHINE):
+            if candidate.name == "vectors":
+                main = scheduled(function, candidate).mod["main"].with_attr("global_symbol", "main")
+                library = tvm.tirx.build(tvm.IRModule({"main": main}), target=tvm_target(BACKEND.target))
+                code = library.inspect_source("ll")
+                assert "masked.gather" not in code
+                divided.update(re.findall(r"fdiv.*? (float|<\d+ x float>)", code))
+    assert divided == {f"<{MACHINE.lanes} x float>"}
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])

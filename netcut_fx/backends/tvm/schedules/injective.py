@@ -28,7 +28,11 @@ def apply_injective(schedule: Any, kernel: Kernel, machine: Machine) -> None:
 
 
 def common_part(kernel: Kernel, machine: Machine) -> int:
-    """Largest length whose multiples are the seams of a concatenation along the innermost dimension; 0 without one."""
+    """Length whose multiples are the seams of a concatenation along the innermost dimension; 0 without one.
+
+    A vector's, where the loop over parts does not get too long: within longer parts the compiler sometimes does not see
+    that all lanes of a vector come from the same operand, and goes through them one by one, twenty times slower.
+    """
     last = kernel.last
     place = channel_place(last)
     if place is None:
@@ -43,7 +47,11 @@ def common_part(kernel: Kernel, machine: Machine) -> int:
         if dimension is not None and stage.store.shape[dimension] == extent:
             starts.update(_starts(stage, stage.axis_of(stage.store.indices[dimension]), extent))
     part = math.gcd(extent, *starts)
-    return part if part < extent <= part * _UNROLLED_PARTS and machine.lanes_for(part) > 1 else 0
+    lanes = machine.lanes_for(part)
+    if part == extent or lanes == 1:
+        return 0
+    part = lanes if extent <= lanes * _UNROLLED_PARTS else part
+    return part if extent <= part * _UNROLLED_PARTS else 0
 
 
 def _starts(stage: Stage, axis: Axis | None, extent: int) -> set[int]:

@@ -52,9 +52,10 @@ def vectorize_inner(schedule: Any, stage: Stage, machine: Machine, part: int = 0
         schedule.reorder(*order)
     *outer, inner = order
     if part:
-        # Which operand an unrolled part comes from is known when code is made.
+        # Which operand an unrolled part comes from is known when code is made; before that, vectors are.
         whole, inner = schedule.split(inner, [None, part])
         schedule.unroll(whole)
+        schedule.annotate(whole, "pragma_loop_partition_hint", 1)
     lanes = machine.lanes_for(part or stage.axes[place].extent)
     if lanes > 1:
         schedule.vectorize(schedule.split(inner, [None, lanes])[1])
