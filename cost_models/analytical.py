@@ -9,7 +9,8 @@ Williams, Waterman, Patterson 2009, DOI 10.1145/1498765.1498785, has a sharp one
   fit; weights have a bandwidth of their own, since a network reads each of them once.
 
 Every number is fitted to measured kernels by robust least squares on logarithms. Kinds differ from the common rate as
-far as the evidence asks for and no further: a ridge pulls them back, so a dozen kernels are enough to start with.
+far as the evidence asks for and no further: a ridge pulls them back, so a dozen kernels are enough to start with. What
+the roofline leaves over is carried from measured kernels to others like them (`cost_models.residual`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from cost_models.features import REORDERED, WINOGRAD, Array, KernelFacts, remainder_columns
 from cost_models.machine import Machine
+from cost_models.residual import Residual, fit_residual
 
 _CORNER = 4.0
 #: Relative error of a kernel that counts as one standard deviation in the fit.
@@ -46,18 +48,21 @@ class Analytical:
         Those that were measured.
     parameters : array
         Logarithms of the fitted numbers.
+    residual : Residual
+        What measured kernels of like shapes took beside that.
     """
 
     machine: Machine
     kinds: tuple[str, ...]
     parameters: Array
+    residual: Residual
 
     def times_ms(self, facts: Sequence[KernelFacts]) -> Array:
         """Milliseconds of each kernel; NaN where nothing of its family was measured."""
         table = _Table.of(facts, self.machine, self.kinds)
         ms, _ = _parts(self.parameters, table)
         known = [any(f.kind in family and family & set(self.kinds) for family in _FAMILIES) for f in facts]
-        return np.where(known, ms, np.nan)
+        return np.where(known, ms * self.residual.factors(facts), np.nan)
 
     def labels(self, facts: Sequence[KernelFacts]) -> list[str]:
         """Which term binds: ``analytical: compute``, ``analytical: L2``, ``analytical: overhead``, ..."""
@@ -86,7 +91,9 @@ def fit_analytical(facts: Sequence[KernelFacts], ms: Array, machine: Machine) ->
         return np.concatenate([(np.log(predicted) - logs) / _NOISE, (parameters - start) / spread])
 
     found = least_squares(residuals, start, loss="soft_l1", f_scale=1.5, ftol=1e-4, xtol=1e-4, max_nfev=40)
-    return Analytical(machine, kinds, np.asarray(found.x, dtype=np.float64))
+    parameters = np.asarray(found.x, dtype=np.float64)
+    predicted, _ = _parts(parameters, table)
+    return Analytical(machine, kinds, parameters, fit_residual(facts, ms / predicted, machine.lanes))
 
 
 @dataclass(frozen=True)
