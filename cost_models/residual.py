@@ -1,8 +1,9 @@
 """What a model leaves over, carried from measured kernels to others like them.
 
-A roofline has a rate for each kind of kernel; schedules suit some shapes better than others. So the logarithm of measured
-over modelled is itself predicted, as the mean of a Gaussian process over the logarithms of the shapes (Rasmussen and
-Williams 2006, chapter 2, ISBN 0-262-18253-X). Far from everything measured it is zero, and the model is left as it is.
+A roofline has a rate for each kind of kernel; schedules suit some shapes better than others. So the logarithm of
+measured over modelled is itself predicted, as the mean of a Gaussian process over the logarithms of the shapes
+(Rasmussen and Williams 2006, chapter 2, ISBN 0-262-18253-X). Far from everything measured it is zero, and the model is
+left as it is. The three numbers below are about the likeliest (ibid., section 5.4) for the kernels of a calibration.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from cost_models.features import LOG_FEATURES, Array, KernelFacts, log_features,
 #: Factors of two in a shape over which kernels cease to be alike.
 _LENGTH = 3.0
 #: How far times are off the model, and how far they are off their neighbours', as logarithms.
-_AMPLITUDE, _NOISE = 0.4, 0.2
+_AMPLITUDE, _NOISE = 0.3, 0.3
 #: Kernels further off than this say that something went wrong with them rather than what is usual.
 _FARTHEST = 1.0
 #: A vector half empty counts as much as so many factors of two in a shape.

@@ -21,6 +21,7 @@ from cost_models.features import (
     remainder_columns,
 )
 from cost_models.hull import Hull
+from cost_models.residual import fit_residual
 from tests.cost_models.made_up import MACHINE, calibration, convolution, elementwise, network, product, true_ms
 
 
@@ -172,3 +173,23 @@ def test_errors_of_one_kind_add_up_and_those_of_different_kinds_do_not() -> None
     assert one == pytest.approx(math.hypot(FLOOR, 0.1))
     assert two == pytest.approx(math.hypot(FLOOR, 0.05, 0.05))
     assert difficulty([]) == FLOOR
+
+
+def test_what_a_model_leaves_over_is_carried_to_kernels_of_like_shapes() -> None:
+    """Half as fast as modelled: believed of the like, the more the more there are, and of nothing else."""
+    slow = [KernelFacts.of(convolution("pointwise_conv2d", 14, 64, channels)) for channels in (48, 64, 80, 96)]
+    one, all_four = (fit_residual(slow[:n], np.full(n, 2.0), 16) for n in (1, 4))
+    near, far = (
+        KernelFacts.of(convolution("pointwise_conv2d", 14, 64, 72)),
+        KernelFacts.of(convolution("pointwise_conv2d", 224, 3, 8)),
+    )
+    other = KernelFacts.of(convolution("depthwise_conv2d", 14, 64, 64))
+    assert 1.2 < one.factors([near])[0] < all_four.factors([near])[0] < 2.0
+    assert all_four.factors([far, other]).tolist() == [pytest.approx(1.0, abs=0.05), 1.0]
+    assert all_four.factors([]).shape == (0,)
+
+
+def test_a_kernel_where_something_went_wrong_does_not_speak_for_its_kind() -> None:
+    kernels = [KernelFacts.of(convolution("pointwise_conv2d", 14, 64, channels)) for channels in (48, 64, 80, 96)]
+    found = fit_residual(kernels, np.asarray([1.0, 1.0, 100.0, 1.0]), 16)
+    assert found.factors(kernels).max() < 1.5
