@@ -31,7 +31,7 @@ def common_part(kernel: Kernel, machine: Machine) -> int:
     """Length whose multiples are the seams of a concatenation along the innermost dimension; 0 without one.
 
     A vector's, where the loop over parts does not get too long: within longer parts the compiler sometimes does not see
-    that all lanes of a vector come from the same operand, and goes through them one by one, twenty times slower.
+    that all lanes of a vector come from the same operand, and goes through them one by one.
     """
     last = kernel.last
     place = channel_place(last)
