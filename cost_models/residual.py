@@ -61,7 +61,8 @@ def fit_residual(facts: Sequence[KernelFacts], factors: Array, lanes: int) -> Re
     kinds, places = [f.kind for f in facts], _places(facts, lanes)
     left = np.clip(np.log(factors), -_FARTHEST, _FARTHEST)
     noisy = _likeness(kinds, places, kinds, places) + _NOISE**2 * np.eye(len(kinds))
-    return Residual(kinds, places, np.linalg.solve(noisy, left), lanes)
+    weights = np.asarray(np.linalg.solve(noisy, left), dtype=np.float64)
+    return Residual(kinds, places, weights, lanes)
 
 
 def _places(facts: Sequence[KernelFacts], lanes: int) -> Array:

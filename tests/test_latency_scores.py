@@ -36,7 +36,7 @@ def evidence() -> Calibration:
     found = calibration(networks=3)
     cuts = []
     for network in found.networks:
-        for length in (10, 20, 25):
+        for length in (13, 26, 33):
             kernels = network.kernels[:length]
             ms = sum(map(true_ms, kernels))
             sample = replace(network, name=f"cut{length}", kernels=kernels, ms=ms, low_ms=ms, high_ms=ms)
@@ -70,7 +70,7 @@ def test_the_file_has_what_the_readme_quotes(evidence: Calibration) -> None:
             assert figures["us_per_estimate"] > 0
     assert [point["share"] for point in found["learning_curve"]] == [0.125, 0.25, 0.5, 1.0]
     row = found["rows"][0]
-    assert (row["network"], row["frontier"]) == ("net0", "cut10")
+    assert (row["network"], row["frontier"]) == ("net0", "cut13")
     low, high = row["own"]["profiled"]["interval_ms"]
     assert low < row["own"]["profiled"]["predicted_ms"] < high
     picture = ElementTree.fromstring(plot(found["rows"]))
