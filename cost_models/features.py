@@ -22,7 +22,7 @@ KINDS: tuple[str, ...] = tuple(sorted({*MODELLED_KINDS, WINOGRAD, REORDERED}))
 #: Names of the columns of `log_features`.
 LOG_FEATURES = ("flops", "channels", "pixels", "reduction", "activation_bytes", "weight_bytes", "ops")
 
-#: Winograd's algorithm is taken where both channels are a multiple of this.
+#: Winograd's algorithm is taken where both channels are whole vectors, which multiples of this are everywhere.
 _WINOGRAD_CHANNELS = 16
 #: Channels are filled up to whole vectors rather than cut into shorter ones where they are at most so many times more.
 _LITTLE_MORE = 1.15
@@ -151,10 +151,9 @@ def remainder_columns(facts: Sequence[KernelFacts], lanes: int) -> Array:
 
 def _filled(facts: KernelFacts, lanes: int) -> float:
     count = facts.unbroken
-    shorter = math.gcd(count, lanes)
-    if shorter < max(_SHORTEST, lanes // 4):
-        shorter = 0
-    whole = count / (math.ceil(count / lanes) * lanes)
+    even = math.gcd(count, lanes)
+    vectors = even >= max(_SHORTEST, lanes // 4)
     if count < facts.channels:
-        return max(shorter, 1) / lanes
-    return whole if not shorter or whole * _LITTLE_MORE >= 1 else shorter / lanes
+        return even / lanes if vectors else 1 / lanes
+    whole = count / (math.ceil(count / lanes) * lanes)
+    return even / lanes if vectors and whole * _LITTLE_MORE < 1 else whole

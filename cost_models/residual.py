@@ -33,7 +33,7 @@ class Residual:
 
     Parameters
     ----------
-    kinds : array of str, shape (n,)
+    kinds : sequence of str, of length n
         Of the measured kernels.
     places : array, shape (n, features)
         Their shapes.
@@ -50,7 +50,7 @@ class Residual:
 
     def factors(self, facts: Sequence[KernelFacts]) -> Array:
         """Times over modelled times."""
-        if not facts or not len(self.weights):
+        if not facts:
             return np.ones(len(facts))
         alike = _likeness([f.kind for f in facts], _places(facts, self.lanes), self.kinds, self.places)
         return np.exp(alike @ self.weights)

@@ -20,8 +20,8 @@ _SIZES = (7, 8, 14, 16, 28, 32, 56, 112)
 _LAYER_FLOPS = 4e8
 #: Channels in a group.
 _GROUP_WIDTHS = (8, 16, 24, 32)
-#: Numbers in the input.
-_INPUT_SIZE = 3e6
+#: Numbers in what the first layer writes.
+_FIRST_NUMBERS = 3e6
 _LAYERS = 6
 _ACTIVATIONS: tuple[Callable[[], nn.Module], ...] = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.Identity)
 
@@ -83,10 +83,10 @@ def random_probe(generator: np.random.Generator, name: str = "probe") -> TracedM
     the order of images runs at another speed than in the middle of a network.
     """
     size = int(generator.choice(_SIZES))
-    channels = min(_channels(generator), int(_INPUT_SIZE / size**2))
+    channels = min(_channels(generator), int(_FIRST_NUMBERS / size**2))
     step = int(generator.choice([1, 2]))
     image = torch.zeros(1, 3, size * step, size * step)
-    layers: list[nn.Module] = [nn.Conv2d(3, channels, 3, step, padding=1), nn.ReLU()]
+    layers: list[nn.Module] = [_conv(3, channels, 3, step=step), nn.ReLU()]
     for _ in range(_LAYERS):
         layer, channels, size = _layer(generator, channels, size)
         layers.append(layer)
@@ -121,13 +121,12 @@ def _layer(generator: np.random.Generator, channels: int, size: int) -> tuple[nn
     if kind == "pool" and size >= 14 and size % 2 == 0:
         pool = nn.MaxPool2d if generator.random() < 0.5 else nn.AvgPool2d
         edge, step = ((2, 2), (3, 2), (3, 1))[int(generator.integers(3))]
-        return pool(edge, step, padding=edge // 2 if edge == 3 else 0), channels, size // step
+        return pool(edge, step, padding=(edge - 1) // 2), channels, size // step
     if kind == "attention" and size <= 16 and channels <= 384:
         return _Attention(channels, 4 if channels % 4 == 0 else 1), channels, size
     if kind == "depthwise":
         step = 2 if size >= 14 and size % 2 == 0 and generator.random() < 1 / 3 else 1
-        conv = nn.Conv2d(channels, channels, window, step, padding=window // 2, groups=channels)
-        return nn.Sequential(conv, activation), channels, size // step
+        return nn.Sequential(_conv(channels, channels, window, channels, step), activation), channels, size // step
     width = int(generator.choice(_GROUP_WIDTHS))
     if kind == "grouped" and channels % width == 0 and channels > width:
         return nn.Sequential(_conv(channels, channels, 3, channels // width), activation), channels, size
@@ -148,8 +147,10 @@ def _layer(generator: np.random.Generator, channels: int, size: int) -> tuple[nn
 def _affordable(after: int, products: float) -> int:
     """`after` channels, or as many as can be paid for where each takes so many products."""
     most = int(_LAYER_FLOPS / (2 * products))
-    return after if after <= most else _even(most) if most >= 8 else max(1, most)
+    if after <= most:
+        return after
+    return _even(most) if most >= 8 else max(1, most)
 
 
-def _conv(channels: int, after: int, window: int, groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(channels, after, window, padding=window // 2, groups=groups)
+def _conv(channels: int, after: int, window: int, groups: int = 1, step: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels, after, window, step, padding=window // 2, groups=groups)

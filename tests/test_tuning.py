@@ -54,6 +54,15 @@ def tried(database: Path, backend: TvmBackend) -> Counter[str]:
     return Counter({name: len(trials) for name, trials in log.items()})
 
 
+def test_files_of_the_current_folder_are_not_taken_for_modules(
+    backend: TvmBackend, network: TracedModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit('not this one')\n")
+    monkeypatch.chdir(tmp_path)
+    found = backend.tune(network, trials=1, database=tmp_path / "db")
+    assert (found.trials_left, found.searched, found.notes) == (0, 4, ())
+
+
 def tuning_worker() -> psutil.Process:
     """The process that tunes for this one."""
     (worker,) = [

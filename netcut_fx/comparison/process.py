@@ -44,8 +44,9 @@ class PinnedProcess:
         self.name = name
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         count = str(threads)
+        # -P: a random.py in the current folder is none of the worker's modules.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "netcut_fx.comparison.worker"],
+            [sys.executable, "-P", "-m", "netcut_fx.comparison.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -130,8 +130,9 @@ class _Run:
         """Run one worker to its end, or to the end of the time; what it died of, if it died."""
         environment = {**os.environ, "TVM_NUM_THREADS": str(config["target"]["threads"])}
         with tempfile.TemporaryFile("w+") as errors:
+            # -P: a random.py in the folder of whoever tunes is none of the worker's modules.
             worker = subprocess.Popen(
-                [sys.executable, "-m", "netcut_fx.backends.tvm.tune_worker"],
+                [sys.executable, "-P", "-m", "netcut_fx.backends.tvm.tune_worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -52,7 +52,7 @@ def vectorize_inner(schedule: Any, stage: Stage, machine: Machine, part: int = 0
         schedule.reorder(*order)
     *outer, inner = order
     if part:
-        # Which operand an unrolled part comes from is known when code is made; before that, vectors are.
+        # Which operand a part comes from is known once parts are unrolled; vectors, made before, need the hint.
         whole, inner = schedule.split(inner, [None, part])
         schedule.unroll(whole)
         schedule.annotate(whole, "pragma_loop_partition_hint", 1)
