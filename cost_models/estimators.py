@@ -11,7 +11,7 @@ from cost_models.between import Between, NetworkTotals
 from cost_models.conformal import Band, difficulty
 from cost_models.estimate import LatencyEstimate
 from cost_models.features import KernelFacts
-from cost_models.footprint import assumed_ms_per_byte, capacities, footprint_bytes, missed
+from cost_models.footprint import ASSUMED_MS_PER_BYTE, capacities, fetched_bytes, footprint_bytes, missed
 from cost_models.kernel import Kernel
 from cost_models.model import CostModel, FirstKnown
 from cost_models.modelled import FAMILIES, ModelledKernels
@@ -57,7 +57,7 @@ class Estimator:
         What a network takes beyond its kernels.
     band : Band
         How wide its intervals are.
-    sizes : tuple of int
+    sizes : tuple of float
         See `cost_models.footprint.capacities`.
     homes : mapping of str to float
         For each kernel that the model knows from a network, the footprint of that network in bytes.
@@ -69,7 +69,7 @@ class Estimator:
     model: CostModel
     between: Between = field(default_factory=Between)
     band: Band = field(default_factory=lambda: Band.of_scores(()))
-    sizes: tuple[int, ...] = ()
+    sizes: tuple[float, ...] = ()
     homes: Mapping[str, float] = field(default_factory=dict[str, float])
     elsewhere: float | None = None
     _known: dict[str, _Priced] = field(default_factory=dict[str, _Priced], repr=False, compare=False)
@@ -114,14 +114,15 @@ class Estimator:
 
     def _totals(self, priced: Sequence[_Priced]) -> NetworkTotals:
         total = sum(p.estimate.ms for p in priced)
-        footprint = footprint_bytes([p.facts for p in priced])
+        facts = [p.facts for p in priced]
+        footprint = footprint_bytes(facts)
         # What was not measured in a network is taken to be at home in this one.
         homes: dict[float, float] = {}
-        for p in priced:
+        for p, fetched in zip(priced, fetched_bytes(facts), strict=True):
             home = footprint if p.home_bytes is None else p.home_bytes
-            homes[home] = homes.get(home, 0.0) + p.estimate.ms / total
+            homes[home] = homes.get(home, 0.0) + fetched
         reload = tuple(
-            footprint * (missed(footprint, size) - sum(share * missed(home, size) for home, share in homes.items()))
+            sum(fetched * (missed(footprint, size) - missed(home, size)) for home, fetched in homes.items())
             for size in self.sizes
         )
         # Where caches are accounted for, weights are, too.
@@ -245,27 +246,24 @@ class _Fit:
 
     def _warm(self, samples: Sequence[KernelSample], prices: Sequence[float]) -> list[KernelSample]:
         """Times as they would be if all that a network touches stayed in the caches from run to run."""
-        cold: dict[str, tuple[float, float]] = {}
+        cold: dict[tuple[str, str], float] = {}
         for group, network in self.anchors.items():
             facts = _facts(network)
             footprint = footprint_bytes(facts)
             per_byte = sum(ms * missed(footprint, size) for ms, size in zip(prices, self.sizes, strict=True))
-            activations = [f.activation_bytes for f in facts]
-            # Buffers are used again and again within a run: each kernel has its part in them.
-            cold[group] = per_byte, max(activations) / sum(activations)
+            for kernel, fetched in zip(network.kernels, fetched_bytes(facts), strict=True):
+                # A workload that comes again has mostly found its buffers.
+                cold.setdefault((group, kernel.key), per_byte * fetched)
         found: list[KernelSample] = []
         for sample in samples:
-            per_byte, share = cold.get(sample.group, (0.0, 0.0))
-            facts = KernelFacts.of(sample.kernel)
-            fetched = per_byte * (facts.weight_bytes + share * facts.activation_bytes)
-            ms = max(sample.ms - fetched, _LEAST_WARM * sample.ms)
+            ms = max(sample.ms - cold.get((sample.group, sample.kernel.key), 0.0), _LEAST_WARM * sample.ms)
             found.append(replace(sample, ms=ms, low_ms=min(sample.low_ms, ms), high_ms=max(sample.high_ms, ms)))
         return found
 
     def _between(self, estimator: Estimator, held: Collection[str]) -> Between:
         networks = [n for n in self.known.networks if n.group not in held]
         known = [(estimator.totals(n.kernels), n.ms) for n in networks]
-        assumed = assumed_ms_per_byte(self.known.machine) if self.prices is None else self.prices
+        assumed = ASSUMED_MS_PER_BYTE if self.prices is None else self.prices
         return Between.fit([(t, ms) for t, ms in known if t is not None], self.known.overhead_ms_per_kernel, assumed)
 
 

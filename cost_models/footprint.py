@@ -1,8 +1,9 @@
 """What of a network does not stay in the caches from one run to the next.
 
 A kernel is measured inside a network. Where all weights and buffers of that network do not fit into a cache, each run
-finds there only a part of what the run before it left. A cut of the network is smaller, finds more, and is faster than
-the times of its kernels say: by a fifth for the shallowest cuts of small networks, whose weights lie in the tail.
+finds there only a part of what the run before it left, and fetches the rest again. A cut of the network is smaller,
+finds more, and is faster than the times of its kernels say: by a quarter for the shallowest cuts of small networks,
+whose weights lie in the tail.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from cost_models.machine import Machine
 
 #: Milliseconds for each byte that is fetched again, where nothing was measured: 50 GB/s from the last cache, which is
 #: shared by cores, 20 GB/s from memory.
-NEAR_MS_PER_BYTE, FAR_MS_PER_BYTE = 2e-8, 5e-8
-#: A core can count on a quarter of the last cache: two halvings.
-_HALVINGS = 2
+ASSUMED_MS_PER_BYTE = (2e-8, 5e-8)
+#: Of a cache that cores share, one can count on so much.
+_SHARE = 1 / 4
+#: Caches let go sooner or later than at their size: weights for half of it, all, and twice of it.
+_SOFT = ((0.5, 0.25), (1.0, 0.5), (2.0, 0.25))
+#: A kernel with so many operations for each byte computes half of the time that it would wait for that byte.
+_BALANCE = 5.0
 
 
 def footprint_bytes(facts: Sequence[KernelFacts]) -> float:
@@ -24,25 +29,31 @@ def footprint_bytes(facts: Sequence[KernelFacts]) -> float:
     return sum(f.weight_bytes for f in facts) + max((f.activation_bytes for f in facts), default=0.0)
 
 
-def capacities(machine: Machine) -> tuple[int, ...]:
-    """From the last cache that a core has alone to the one that all share, in powers of two, in bytes.
+def fetched_bytes(facts: Sequence[KernelFacts]) -> list[float]:
+    """What each kernel of a network waits for if caches keep nothing from run to run.
 
-    How much of a shared cache is to be had the system does not tell; measured networks do.
+    Those are its weights, and of its buffers what no kernel before it in this run touched: buffers are used again and
+    again. A kernel that computes much with each byte hardly waits: it fetches and computes at the same time.
     """
+    found: list[float] = []
+    largest = 0.0
+    for f in facts:
+        fresh = max(0.0, f.activation_bytes - largest)
+        largest = max(largest, f.activation_bytes)
+        intensity = f.flops / (f.activation_bytes + f.weight_bytes)
+        found.append((f.weight_bytes + fresh) / (1 + intensity / _BALANCE))
+    return found
+
+
+def capacities(machine: Machine) -> tuple[float, float]:
+    """In bytes: the last cache that a core has alone, and what it gets of the one that all share."""
     *smaller, shared = machine.cache_bytes
-    found = [smaller[-1] if smaller else shared]
-    while found[-1] * 2 <= shared:
-        found.append(found[-1] * 2)
-    return tuple(found)
-
-
-def assumed_ms_per_byte(machine: Machine) -> tuple[float, ...]:
-    """What each capacity costs before anything is known of the machine."""
-    sizes = capacities(machine)
-    far = max(1, len(sizes) - 1 - _HALVINGS)
-    return tuple(NEAR_MS_PER_BYTE if i == 0 else FAR_MS_PER_BYTE if i == far else 0.0 for i in range(len(sizes)))
+    fair = shared * _SHARE
+    return min(smaller[-1], fair) if smaller else fair / 2, fair
 
 
 def missed(footprint: float, capacity: float) -> float:
-    """Share of a footprint that a cache of this capacity does not keep."""
-    return max(0.0, 1 - capacity / footprint) if footprint > 0 else 0.0
+    """Share of a footprint that a cache of about this capacity does not keep."""
+    if footprint <= 0:
+        return 0.0
+    return sum(weight * max(0.0, 1 - capacity * size / footprint) for size, weight in _SOFT)
