@@ -208,13 +208,16 @@ class _Fit:
         """Fitted to everything, its intervals to how far off it is for what it did not see."""
         modelled = self._modelled(self.known.samples)
         whole = self._estimator(self.name, self.known.samples, modelled)
-        groups = sorted({n.group for n in self.known.networks})
         # The kernels of a profiled network add up to it by construction. Where enough cuts were measured, they say how
         # well others are known; where not, networks of which nothing was seen do.
         of_cuts = self.name == "profiled" and len(self.cuts) >= _ENOUGH_CUTS
+        asked = self.cuts if of_cuts else self.known.networks
+        # Nothing but what lies between kernels is fitted again for cuts, so each group can be left out alone.
+        groups = sorted({n.group for n in asked})
+        folds = len(groups) if of_cuts else _FOLDS
         scores: list[float] = []
-        for fold in range(_FOLDS) if len(groups) > 1 else ():
-            held = set(groups[fold::_FOLDS])
+        for fold in range(folds) if len(groups) > 1 else ():
+            held = set(groups[fold::folds])
             if not held:
                 continue
             inner = whole
@@ -222,7 +225,6 @@ class _Fit:
                 rest = [s for s in self.known.samples if s.group not in held]
                 inner = self._estimator(self.name, rest, self._modelled(rest, like=modelled))
             inner = replace(inner, between=self._between(inner, held))
-            asked = self.cuts if of_cuts else self.known.networks
             found = (inner.score(n) for n in asked if n.group in held)
             scores.extend(score for score in found if score is not None)
         return replace(whole, between=self._between(whole, ()), band=Band.of_scores(scores, coverage))

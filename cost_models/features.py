@@ -28,6 +28,8 @@ _WINOGRAD_CHANNELS = 16
 _LITTLE_MORE = 1.15
 #: Numbers in the shortest vector that is worth it.
 _SHORTEST = 4
+#: What an operation on each number takes beyond one, in additions: exponentials are polynomials, divisions are slow.
+_SLOW = {**dict.fromkeys(("sigmoid", "tanh", "exp", "erf", "gelu", "silu", "softmax"), 32), "divide": 16}
 _REORDERING = frozenset({"transpose", "strided_slice"})
 _ANCHORED = ("conv2d", "pointwise_conv2d", "depthwise_conv2d", "grouped_conv2d", "matmul")
 
@@ -41,7 +43,7 @@ class KernelFacts:
     kind : str
         That of the kernel, but `WINOGRAD` apart from other convolutions, and `REORDERED` from other elementwise ones.
     flops : float
-        At least one for each number written: nothing is free.
+        At least one for each number written: nothing is free. Slow ones count as as many as they take.
     channels : int
         Extent of the output that vectors run along: channels of an image, the last dimension of anything else.
     unbroken : int
@@ -79,7 +81,7 @@ class KernelFacts:
             # The second operand of a product of two activations is a stack of matrices; a weight is one matrix.
             weights = math.prod(second) if kernel.kind != "matmul" or len(second) == 2 else 0
         weight_bytes = kernel.bytes * weights / max(1, numbers)
-        flops = float(max(kernel.flops, written))
+        flops = float(max(kernel.flops, written)) + written * sum(_SLOW.get(op, 0) for op in kernel.ops)
         return cls(
             model_kind(kernel),
             flops,

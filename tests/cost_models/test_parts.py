@@ -193,3 +193,15 @@ def test_a_kernel_where_something_went_wrong_does_not_speak_for_its_kind() -> No
     kernels = [KernelFacts.of(convolution("pointwise_conv2d", 14, 64, channels)) for channels in (48, 64, 80, 96)]
     found = fit_residual(kernels, np.asarray([1.0, 1.0, 100.0, 1.0]), 16)
     assert found.factors(kernels).max() < 1.5
+
+
+def test_slow_operations_count_for_what_they_take() -> None:
+    plain = elementwise(8, 4)
+    sigmoid = replace(plain, ops=("sigmoid",))
+    facts, slow = KernelFacts.of(plain), KernelFacts.of(sigmoid)
+    assert slow.flops > 10 * facts.flops
+    assert slow.reduction == pytest.approx(slow.flops / (8 * 8 * 4))
+    # With a hundred operations for each number, one exponential in the epilogue is seen but does not decide.
+    dense = convolution("conv2d", 8, 64, 32)
+    gated = KernelFacts.of(replace(dense, ops=("conv2d", "sigmoid", "multiply")))
+    assert 1 < gated.flops / KernelFacts.of(dense).flops < 1.1
