@@ -37,6 +37,7 @@ def scores(found: Calibration, extra: Calibration | None, names: Sequence[str] =
     evidence = replace(found, networks=tuple(n for n in found.networks if n.source != AGAIN_SOURCE))
     if extra is not None:
         evidence = evidence.with_samples(extra.samples).with_networks(extra.networks)
+        evidence = replace(evidence, minutes=found.minutes + extra.minutes)
     predicted: dict[tuple[str, str], dict[str, LatencyEstimate]] = {}
     settings: dict[str, Any] = {}
     for setting in SETTINGS:
@@ -54,9 +55,8 @@ def scores(found: Calibration, extra: Calibration | None, names: Sequence[str] =
             sweep = deadline_sweep(trns, estimates)
             settings[setting][name] = {**figures, "us_per_estimate": _median(microseconds), "deadline_sweep": sweep}
     floor = noise_floor(found.networks)
-    minutes = found.minutes + (extra.minutes if extra is not None else 0.0)
     return {
-        "summary": summary(settings, len(trns), floor, minutes),
+        "summary": summary(settings, len(trns), floor, evidence.minutes),
         "settings": settings,
         "noise_floor": floor,
         "learning_curve": learning_curve(evidence, trns, groups),
@@ -83,8 +83,9 @@ def deadline_sweep(trns: Sequence[NetworkSample], estimates: Mapping[str, Latenc
 
     Operations stand for accuracy: the deeper cut is the better one. The oracle knows what was measured.
     """
-    choices = violations = 0
+    choices = 0
     lost: list[float] = []
+    over: list[float] = []
     for group in dict.fromkeys(n.group for n in trns):
         own = [n for n in trns if n.group == group]
         low, high = min(n.ms for n in own), max(n.ms for n in own)
@@ -97,12 +98,13 @@ def deadline_sweep(trns: Sequence[NetworkSample], estimates: Mapping[str, Latenc
                 continue
             chosen = max(meets, key=_flops)
             if chosen.ms > deadline:
-                violations += 1
+                over.append(chosen.ms / float(deadline) - 1)
             else:
                 lost.append(1 - _flops(chosen) / oracle)
     return {
         "choices": choices,
-        "violations": violations,
+        "violations": len(over),
+        "worst_violation_pct": 100 * max(over, default=0.0),
         "mean_flops_lost_pct": 100 * float(np.mean(lost)) if lost else 0.0,
     }
 

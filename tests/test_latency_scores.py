@@ -85,7 +85,10 @@ def test_choosing_by_the_truth_loses_nothing(evidence: Calibration) -> None:
 
     right = deadline_sweep(trns, factor(1.0))
     assert (right["choices"], right["violations"], right["mean_flops_lost_pct"]) == (60, 0, 0.0)
-    assert deadline_sweep(trns, factor(0.5))["violations"] > 0
+    hasty = deadline_sweep(trns, factor(0.5))
+    assert hasty["violations"] > 0
+    # Who takes a network for half as slow as it is breaks a deadline by its double at most.
+    assert 0 < hasty["worst_violation_pct"] <= 100
     slow = deadline_sweep(trns, factor(2.0))
     assert slow["violations"] == 0
     assert slow["mean_flops_lost_pct"] > 10
