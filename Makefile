@@ -33,7 +33,7 @@ format: $(STAMP) ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## Run the benchmarks that fit into minutes and write benchmarks/results
+bench: $(STAMP) ## Time the functions that one waits for and write benchmarks/results
 	$(BIN)/python -m benchmarks
 
 clean: ## Remove the environment and everything built

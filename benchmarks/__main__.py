@@ -1,4 +1,4 @@
-"""``make bench``: run every benchmark that fits into minutes and write ``benchmarks/results``."""
+"""``make bench``: time the functions that a user waits for, and write ``benchmarks/results``; the others take hours."""
 
 from __future__ import annotations
 
@@ -14,11 +14,6 @@ HERE = Path(__file__).parent
 
 
 def main() -> int:
-    done = subprocess.run([sys.executable, "-m", "benchmarks.demo_predictions"], cwd=HERE.parent, check=False)
-    return done.returncode or hot_functions()
-
-
-def hot_functions() -> int:
     """Run pytest-benchmark and keep what a reader needs of its output: medians and spreads in ms."""
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "raw.json"

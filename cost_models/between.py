@@ -30,8 +30,8 @@ class NetworkTotals:
     weight_bytes : float
         Weights of the kernels that were not measured in a network with these weights.
     reload_bytes : tuple of float
-        For each of `cost_models.footprint.capacities`, what kernels wait for since a cache of that size lost it from run
-        to run, beyond what they waited for where they were measured; below zero in a smaller network.
+        For each of `cost_models.footprint.capacities`, what kernels wait for since a cache of that size lost it from
+        run to run, beyond what they waited for where they were measured; below zero in a smaller network.
     """
 
     kernels_ms: float
