@@ -64,7 +64,9 @@ def test_first_price(benchmark: Any, traced: TracedModule, calibration: Calibrat
     network, estimator = kernels(traced), fit_estimator(name, calibration)
 
     def forgetful() -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return (LatencyModel(Estimator(name, estimator.model, estimator.between, estimator.band)), network), {}
+        e = estimator
+        new = Estimator(name, e.model, e.between, e.band, e.sizes, e.homes, e.elsewhere)
+        return (LatencyModel(new), network), {}
 
     assert benchmark.pedantic(LatencyModel.price, setup=forgetful, rounds=20).is_known
 
