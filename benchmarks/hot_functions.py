@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from cost_models import ESTIMATORS, Calibration, Estimator, KernelSample, fit_estimator
+from cost_models import ESTIMATORS, Calibration, KernelSample, fit_estimator
 from netcut_fx.frontier import frontiers
 from netcut_fx.graph import TracedModule
 from netcut_fx.kernels import kernels
@@ -64,9 +65,7 @@ def test_first_price(benchmark: Any, traced: TracedModule, calibration: Calibrat
     network, estimator = kernels(traced), fit_estimator(name, calibration)
 
     def forgetful() -> tuple[tuple[Any, ...], dict[str, Any]]:
-        e = estimator
-        new = Estimator(name, e.model, e.between, e.band, e.sizes, e.homes, e.elsewhere)
-        return (LatencyModel(new), network), {}
+        return (LatencyModel(replace(estimator, _known={})), network), {}
 
     assert benchmark.pedantic(LatencyModel.price, setup=forgetful, rounds=20).is_known
 

@@ -21,7 +21,7 @@ _SHARE = 1 / 4
 #: Caches let go sooner or later than at their size: weights for half of it, all, and twice of it.
 _SOFT = ((0.5, 0.25), (1.0, 0.5), (2.0, 0.25))
 #: A kernel with so many operations for each byte computes half of the time that it would wait for that byte. A core
-#: that adds and multiplies at 100 GFLOP/s and fetches at 30 GB/s; of measured cuts all from 3 to 5 are about as likely.
+#: that adds and multiplies at 100 GFLOP/s and fetches at 30 GB/s; measured cuts do not tell 3 from 5.
 _BALANCE = 3.3
 
 
