@@ -100,7 +100,7 @@ def fit_analytical(facts: Sequence[KernelFacts], ms: Array, machine: Machine) ->
 class _Table:
     """Kernels as columns."""
 
-    flops: Array
+    work: Array
     tail: Array
     pixels: Array
     reduction: Array
@@ -114,15 +114,15 @@ class _Table:
     @classmethod
     def of(cls, facts: Sequence[KernelFacts], machine: Machine, kinds: tuple[str, ...]) -> _Table:
         columns = np.asarray(
-            [(f.flops, f.pixels, f.reduction, f.activation_bytes, f.weight_bytes) for f in facts],
+            [(f.work, f.pixels, f.reduction, f.activation_bytes, f.weight_bytes) for f in facts],
             dtype=np.float64,
         ).reshape(len(facts), 5)
-        flops, pixels, reduction, activations, weights = columns.T
+        work, pixels, reduction, activations, weights = columns.T
         # An unseen kind has the common rate: the last of the deviations, which is always zero.
         kind = np.asarray([kinds.index(f.kind) if f.kind in kinds else len(kinds) for f in facts], dtype=np.intp)
         shares = _level_shares(activations + weights, machine)
         return cls(
-            flops,
+            work,
             remainder_columns(facts, machine.lanes)[:, 0],
             pixels,
             reduction,
@@ -150,7 +150,7 @@ def _parts(parameters: Array, table: _Table) -> tuple[Array, tuple[Array, Array,
     deviations = parameters[_LEVELS + levels :].reshape(3, table.kinds)
     rate, ramp, traffic = np.concatenate([deviations, np.zeros((3, 1))], axis=1)[:, table.kind]
     compute = (
-        table.flops
+        table.work
         / np.exp(parameters[_PEAK] + rate)
         * (1 + np.exp(parameters[_REDUCTION] + ramp) / table.reduction)
         * (1 + np.exp(parameters[_PIXELS]) / table.pixels)
@@ -159,13 +159,13 @@ def _parts(parameters: Array, table: _Table) -> tuple[Array, tuple[Array, Array,
     per_byte = table.shares @ np.exp(-bandwidth)
     memory = table.activation_bytes * per_byte * np.exp(-traffic)
     memory = memory + table.weight_bytes * np.exp(-parameters[_WEIGHTS])
-    overhead = np.full(len(table.flops), np.exp(parameters[_OVERHEAD]))
+    overhead = np.full(len(table.work), np.exp(parameters[_OVERHEAD]))
     return overhead + (compute**_CORNER + memory**_CORNER) ** (1 / _CORNER), (overhead, compute, memory)
 
 
 def _prior(table: _Table, ms: Array, machine: Machine) -> tuple[Array, Array]:
     """Where the fit starts and how far each logarithm may go from there: read off the best rates seen."""
-    peak = float(np.log(np.quantile(table.flops / ms, 0.9)))
+    peak = float(np.log(np.quantile(table.work / ms, 0.9)))
     moved = table.activation_bytes + table.weight_bytes
     fastest = float(np.log(np.quantile(moved / ms, 0.9)))
     levels = len(machine.level_names)

@@ -43,7 +43,9 @@ class KernelFacts:
     kind : str
         That of the kernel, but `WINOGRAD` apart from other convolutions, and `REORDERED` from other elementwise ones.
     flops : float
-        At least one for each number written: nothing is free. Slow ones count as as many as they take.
+        At least one for each number written: nothing is free.
+    work : float
+        The same, but exponentials and divisions count for what they take.
     channels : int
         Extent of the output that vectors run along: channels of an image, the last dimension of anything else.
     unbroken : int
@@ -51,7 +53,7 @@ class KernelFacts:
     pixels : int
         Numbers written for each channel.
     reduction : float
-        Operations for each number written, a multiply-add being two.
+        Work for each number written, a multiply-add being two.
     activation_bytes, weight_bytes : float
         Read and written.
     ops : int
@@ -60,6 +62,7 @@ class KernelFacts:
 
     kind: str
     flops: float
+    work: float
     channels: int
     unbroken: int
     pixels: int
@@ -81,14 +84,16 @@ class KernelFacts:
             # The second operand of a product of two activations is a stack of matrices; a weight is one matrix.
             weights = math.prod(second) if kernel.kind != "matmul" or len(second) == 2 else 0
         weight_bytes = kernel.bytes * weights / max(1, numbers)
-        flops = float(max(kernel.flops, written)) + written * sum(_SLOW.get(op, 0) for op in kernel.ops)
+        flops = float(max(kernel.flops, written))
+        work = flops + written * sum(_SLOW.get(op, 0) for op in kernel.ops)
         return cls(
             model_kind(kernel),
             flops,
+            work,
             channels,
             max(1, channels // _groups(kernel)),
             max(1, written // channels),
-            flops / written,
+            work / written,
             max(1.0, kernel.bytes - weight_bytes),
             weight_bytes,
             len(kernel.ops),

@@ -41,7 +41,7 @@ def fetched_bytes(facts: Sequence[KernelFacts]) -> list[float]:
     for f in facts:
         fresh = max(0.0, f.activation_bytes - largest)
         largest = max(largest, f.activation_bytes)
-        intensity = f.flops / (f.activation_bytes + f.weight_bytes)
+        intensity = f.work / (f.activation_bytes + f.weight_bytes)
         found.append((f.weight_bytes + fresh) / (1 + intensity / _BALANCE))
     return found
 
