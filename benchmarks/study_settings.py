@@ -68,10 +68,12 @@ class StudySetting:
 #: In the order in which they are worth having.
 SETTINGS = (
     StudySetting(10, 0, exhaustive=True),
-    StudySetting(None, 0),
-    StudySetting(10, 1),
-    StudySetting(10, 2),
     StudySetting(5, 0),
+    StudySetting(10, 1),
+    StudySetting(5, 1),
+    StudySetting(10, 2),
+    StudySetting(5, 2),
+    StudySetting(None, 0),
     StudySetting(20, 0),
 )
 TINY = (StudySetting(5, 0, exhaustive=True, tiny=True),)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from netcut_fx.runtime import load
 from tests.command_line import netcut, refused
 
 _NETWORKS = ("--models", "tests/zoo.py:PlainChain,name=plain", "tests/zoo.py:Residual,name=residual")
@@ -47,6 +48,17 @@ def test_two_networks_with_the_real_compiler(tmp_path: Path) -> None:
     assert last["strategies"]["ranked"]["winner"]["measured_ms"] <= last["deadline_ms"]
     assert {n["name"] for n in result["networks"]} == {"plain", "residual"}
     assert (out / "report.html").exists()
+    winner = last["strategies"]["ranked"]
+    bundle = Path(winner["bundle"])
+    assert bundle.parent == out / "bundles"
+    assert {d["strategies"]["ranked"]["bundle"] for d in result["deadlines"]} - {None} == {
+        str(p) for p in bundle.parent.iterdir() if p.is_dir()
+    }
+    manifest = load(bundle).manifest
+    assert manifest.frontier == winner["winner"]["cut"]
+    assert manifest.accuracy["test"]["value"] == winner["winner"]["test_accuracy"]
+    assert manifest.measurement["deadline_ms"] <= last["deadline_ms"]
     table = netcut("explore", *_NETWORKS, *_DATA, *options, "--out", str(out))
     assert "2 networks on digits?limit=240" in table.stdout
+    assert f"ms on: {bundle}" in table.stdout
     assert f"report {out / 'report.html'}" in table.stdout

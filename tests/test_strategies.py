@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from cost_models import LatencyEstimate
@@ -67,9 +65,16 @@ def test_netcut_as_published_keeps_a_winner_whose_measurement_breaks_the_deadlin
     assert settled("netcut", 2.5, {A2: 1.5}).winner == A2
 
 
-def test_ranked_retrains_only_the_best_on_frozen_features() -> None:
-    assert settled("ranked", 3.5) == Choice(A2, (A2,))
-    assert settled("ranked", 3.5, shortlist=2) == Choice(A3, (A2, A3))
+def test_the_potential_of_a_cut_is_the_best_quick_accuracy_in_its_trunk() -> None:
+    found = facts()
+    assert [found.potential(found.candidates[k]) for k in TABLE] == [0.5, 0.8, 0.8, 0.6, 0.9]
+
+
+def test_ranked_retrains_only_the_first_by_potential_and_of_equal_cuts_the_deepest() -> None:
+    assert settled("ranked", 3.5) == Choice(A3, (A3,))
+    assert settled("ranked", 2.5) == Choice(A2, (A2,))
+    assert settled("ranked", 1.6) == Choice(B1, (B1,))
+    assert settled("ranked", 3.5, shortlist=2) == Choice(A3, (A3, A2))
 
 
 def test_ranked_goes_on_to_the_next_where_a_measurement_refutes_the_estimate() -> None:
@@ -111,12 +116,3 @@ def test_a_sweep_reaches_from_the_fastest_cut_to_the_slowest_network() -> None:
     assert sweep == pytest.approx((1.05, 2.1, 4.2))
     found.failures = [Failure("b", "", "train", "x")]
     assert max(sweep_of(found, 3)) < 4.2
-
-
-def test_candidates_say_what_is_best_known_of_their_latency() -> None:
-    found = facts()
-    assert found.expected_ms(A1) == 1.0
-    found.measured[A1] = Measurement.of([1.3])
-    assert found.expected_ms(A1) == 1.3
-    found.estimates[A2] = replace(LatencyEstimate.unknown("conv"))
-    assert found.expected_ms(A2) is None

@@ -15,7 +15,7 @@ _STYLES = {"met": "green", "missed": "red", "none": "dim"}
 
 
 def print_exploration(result: dict[str, Any]) -> None:
-    """A row for each deadline and strategy, what failed, and where the report is."""
+    """A row for each deadline and strategy, what failed, and where bundles and report are."""
     console = Console(width=None if sys.stdout.isatty() else 160)
     table = Table(title=escape(f"{len(result['networks'])} networks on {result['data']}"))
     table.add_column("deadline ms", justify="right")
@@ -30,4 +30,9 @@ def print_exploration(result: dict[str, Any]) -> None:
     for network in result["networks"]:
         if network["failed"]:
             console.print(f"[red]failed[/] {escape(network['name'])}: {escape(network['failed'])}", soft_wrap=True)
+    first = result["strategies"][0]
+    won = {str(d["strategies"][first]["bundle"]): d["deadline_ms"] for d in reversed(result["deadlines"])}
+    for bundle, deadline_ms in reversed(won.items()):
+        if bundle != "None":
+            console.print(f"bundle from {deadline_ms:.3f} ms on: {escape(bundle)}", soft_wrap=True)
     console.print(f"report {escape(result['report'])}", soft_wrap=True)

@@ -20,7 +20,7 @@ from netcut_fx.exploration.overview import write_overview
 from netcut_fx.exploration.processes import Processes
 from netcut_fx.exploration.tasks import Setting
 from netcut_fx.job_values import Reporter
-from netcut_fx.verbs import Silent
+from netcut_fx.verbs import Silent, tvm_backend
 from netcut_fx.workspace import Workspace
 
 
@@ -36,6 +36,7 @@ def explore(
     ray: str | None = None,
     timings: Path | None = None,
     backend: Literal["tvm", "eager"] = "tvm",
+    bundles: bool = True,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Find, for each deadline, the network and the cut that are the most accurate.
@@ -47,7 +48,7 @@ def explore(
     data : str
         SPEC of labelled images, see `netcut_fx.load_data`.
     out : path
-        Folder for ``result.json``, ``report.html`` and everything that a later exploration can reuse.
+        Folder for ``result.json``, ``report.html``, ``bundles/`` and everything that a later exploration can reuse.
     options : ExploreOptions
         Deadlines, strategies, and what a run of each network is told.
     input_size : (height, width), optional
@@ -63,6 +64,8 @@ def explore(
         Folder of tuning records and timings, where several explorations share them. Default: in `out`.
     backend : str
         ``tvm``, or ``eager`` to try things out.
+    bundles : bool
+        Write the winners of the first strategy as bundles into ``bundles/``; torch eager makes none.
     reporter : Reporter, optional
         Hears of steps, progress and failures.
 
@@ -78,6 +81,9 @@ def explore(
         kept in `out`.
     """
     heard = reporter or Silent()
+    if bundles and backend == "tvm":
+        # Refuse before hours of training what could not be delivered after them.
+        tvm_backend(options.each.target, options.each.threads, links=True)
     specs = [n if isinstance(n, NetworkSpec) else parse_network(n, normalize) for n in networks]
     check_networks(specs)
     folder = Path(out).absolute()
@@ -91,6 +97,8 @@ def explore(
             explorer.survey()
             explorer.time()
             explorer.search()
+            if bundles and backend == "tvm":
+                explorer.deliver()
         finally:
             executor.close()
             clock.close()

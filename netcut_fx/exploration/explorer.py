@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cost_models import LatencyEstimate
@@ -13,7 +13,7 @@ from netcut_fx.exploration.executors import Executor
 from netcut_fx.exploration.facts import Candidate, Facts, Failure, Key, Trained
 from netcut_fx.exploration.network_spec import NetworkSpec
 from netcut_fx.exploration.options import ExploreOptions
-from netcut_fx.exploration.strategies import Steps, next_steps
+from netcut_fx.exploration.strategies import Steps, choose, next_steps
 from netcut_fx.exploration.tasks import Answer, Kind, Setting, Task
 from netcut_fx.job_values import Reporter
 from netcut_fx.measure import Measurement
@@ -92,6 +92,22 @@ class Explorer:
                 return
             self._train(wanted.train)
 
+    def deliver(self) -> None:
+        """Write the winner of the first strategy for each deadline as a bundle, each winner once.
+
+        A winner that cannot be delivered has failed; the search goes on without it.
+        """
+        won: dict[Key, float] = {}
+        for deadline_ms in self.deadlines_ms:
+            winner = choose(self.options.strategies[0], self.facts, deadline_ms, self.options.each.shortlist).winner
+            if winner is not None:
+                won[winner] = min(deadline_ms, won.get(winner, deadline_ms))
+        before = len(self.facts.failures)
+        self._do("deliver", list(won), self._take_deliver, won)
+        if len(self.facts.failures) > before:
+            self.search()
+            self.deliver()
+
     def measure_wanted(self) -> None:
         """Measure what the strategies want to know, as far as they can tell before anything more is trained."""
         while (wanted := self._wanted()).measure:
@@ -126,7 +142,9 @@ class Explorer:
     def _measure(self, keys: Sequence[Key]) -> None:
         self._do("measure", list(keys), self._take_measure)
 
-    def _do(self, kind: Kind, keys: Sequence[Key], take: _Take) -> None:
+    def _do(
+        self, kind: Kind, keys: Sequence[Key], take: _Take, deadlines_ms: Mapping[Key, float] | None = None
+    ) -> None:
         if not keys:
             return
         self.reporter.stage(f"{kind} {len(keys)} {'networks' if kind in ('survey', 'time') else 'candidates'}")
@@ -144,18 +162,24 @@ class Explorer:
                 take(task, answer.value)
             self.reporter.progress(finished, len(keys), str(task))
 
-        teacher = None if self.teacher is None else self.networks[self.teacher[0]]
         tasks = [
             Task(
                 kind,
                 self.networks[network],
                 self.setting,
                 cut,
-                teacher if kind == "train" and teacher is not None and (network, cut) != self.teacher else None,
+                self._teacher_of((network, cut)) if kind in ("train", "deliver") else None,
+                (deadlines_ms or {}).get((network, cut), 0.0),
             )
             for network, cut in keys
         ]
-        (self.clock if kind in ("time", "measure") else self.executor).run(tasks, done)
+        (self.executor if kind in ("survey", "train") else self.clock).run(tasks, done)
+
+    def _teacher_of(self, key: Key) -> NetworkSpec | None:
+        """Who taught the cut; uncut networks, trained before there was a teacher, learned from labels alone."""
+        if self.teacher is None or self.facts.candidates[key].uncut:
+            return None
+        return self.networks[self.teacher[0]]
 
     def _take_survey(self, task: Task, value: dict[str, Any]) -> None:
         for cut in value["cuts"]:
@@ -180,6 +204,10 @@ class Explorer:
 
     def _take_measure(self, task: Task, value: dict[str, Any]) -> None:
         self.facts.measured[task.network.name, task.cut] = Measurement.from_json(value["measured"])
+
+    def _take_deliver(self, task: Task, value: dict[str, Any]) -> None:
+        for note in value["notes"]:
+            self.reporter.note(note)
 
     def _require_some(self, step: str) -> None:
         if not self._alive():

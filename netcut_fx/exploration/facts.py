@@ -103,14 +103,21 @@ class Facts:
         cuts = {(f.network, f.cut) for f in self.failures if f.cut}
         return [c for c in self.candidates.values() if c.network not in networks and c.key not in cuts]
 
+    def potential(self, candidate: Candidate) -> float:
+        """The best quick accuracy in the trunk of `candidate`: at its own cut, or at an earlier one of the network.
+
+        Frozen features of the last layers are those of the old task, and quick heads on them fall behind heads on
+        earlier ones. Retraining mends that: it starts from a trunk in which the better features are, too.
+        """
+        best = 0.0
+        for other in self.candidates.values():
+            if other.network == candidate.network:
+                best = max(best, other.quick.value)
+                if other.key == candidate.key:
+                    break
+        return best
+
     def validated(self, key: Key) -> Validated:
         """A trained and measured candidate, to be ranked."""
         trained = self.trained[key]
         return Validated(trained.validation, trained.validation_loss, self.measured[key].ms)
-
-    def expected_ms(self, key: Key) -> float | None:
-        """Measured where it was measured, else predicted; None where unknown."""
-        if key in self.measured:
-            return self.measured[key].ms
-        estimate = self.estimates.get(key)
-        return estimate.ms if estimate is not None and estimate.is_known else None

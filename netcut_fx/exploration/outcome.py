@@ -152,11 +152,13 @@ def _chosen(
     accuracy = None if winner is None else facts.trained[winner].test.value
     against = None if shelf is None else facts.trained[shelf].test.value
     ideal = None if best is None else facts.trained[best].test.value
+    delivered = None if winner is None else explorer.rows.get(("deliver", *winner))
     own, all_of_them = seconds[strategy], seconds.get("exhaustive")
     met = None if winner is None else facts.measured[winner].ms <= deadline_ms
     return {
         "winner": point(facts, winner),
         "meets": met,
+        "bundle": None if delivered is None else delivered["bundle"],
         "retrained": len(choice.retrained),
         "retraining_cpu_seconds": cpu_seconds(explorer, choice.retrained),
         "cpu_seconds": own,

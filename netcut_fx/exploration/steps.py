@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -16,6 +17,7 @@ from netcut_fx.backends.base import Backend
 from netcut_fx.backends.eager import EagerBackend
 from netcut_fx.code_version import sources_digest
 from netcut_fx.data import Dataset, load_data
+from netcut_fx.delivery import Artefact, write_checked
 from netcut_fx.errors import NetcutError
 from netcut_fx.evaluate import predict_logits
 from netcut_fx.exploration.labels import distilled, target_table, with_few_labels, without_test
@@ -31,6 +33,8 @@ from netcut_fx.spec_text import one_line
 from netcut_fx.verbs import Silent, tvm_backend
 from netcut_fx.workspace import Workspace
 
+#: Name of the folder of the winners' bundles in the folder of an exploration.
+BUNDLES = "bundles"
 _ROW_SOURCES = (*SOURCES, "exploration/steps.py", "exploration/labels.py", "angular.py")
 
 
@@ -118,19 +122,12 @@ def _survey(task: Task) -> dict[str, Any]:
 
 
 def _train(task: Task) -> dict[str, Any]:
-    job, setting = _job(task.network, task.setting, "train"), task.setting
-    dataset, taught_by = job.dataset, ""
-    if task.teacher is not None:
-        dataset = distilled(dataset, _answers_of(task.teacher, setting), setting.distillation)
-        taught_by = task.teacher.name
-    recipe = {**job.options.retrain.to_json(), "taught_by": taught_by, "share": setting.distillation}
-    head = [job.options.head, *job.options.hidden]
-    key = {**job.network_key, "at": task.cut, "recipe": recipe, "head": head, "targets": dataset.digest}
-    stage = job.workspace.stage("trained", {**key, "rows": sources_digest(_ROW_SOURCES)})
+    job = _job(task.network, task.setting, "train")
+    stage = job.workspace.stage("trained", {**_training_key(task), "rows": sources_digest(_ROW_SOURCES)})
     stored = stage.load()
     if stored is not None:
         return stored
-    trained = job.retrain(job.by_name(task.cut), _features(task.network, setting, task.cut), dataset)
+    trained = _trained(task)
     answers = _probabilities(trained.traced, job.dataset, job.dataset.splits["test"])
     value: dict[str, Any] = {
         "validation": trained.validation.to_json(),
@@ -145,6 +142,30 @@ def _train(task: Task) -> dict[str, Any]:
     }
     stage.save(value)
     return value
+
+
+def _labelled(task: Task) -> Dataset:
+    """The images, with labels that a teacher softened where there is one."""
+    dataset, setting = _job(task.network, task.setting, "train").dataset, task.setting
+    if task.teacher is None:
+        return dataset
+    return distilled(dataset, _answers_of(task.teacher, setting), setting.distillation)
+
+
+def _training_key(task: Task) -> dict[str, Any]:
+    """All that decides what retraining a cut yields."""
+    job = _job(task.network, task.setting, "train")
+    taught_by = "" if task.teacher is None else task.teacher.name
+    recipe = {**job.options.retrain.to_json(), "taught_by": taught_by, "share": task.setting.distillation}
+    head = [job.options.head, *job.options.hidden]
+    return {**job.network_key, "at": task.cut, "recipe": recipe, "head": head, "targets": _labelled(task).digest}
+
+
+def _trained(task: Task) -> TrainedCandidate:
+    """The retrained cut; finished epochs of an earlier start are only loaded."""
+    job = _job(task.network, task.setting, "train")
+    features = _features(task.network, task.setting, task.cut)
+    return job.retrain(job.by_name(task.cut), features, _labelled(task))
 
 
 def _features(network: NetworkSpec, setting: Setting, cut: str) -> NDArray[np.float32]:
@@ -219,9 +240,40 @@ def _measure(task: Task) -> dict[str, Any]:
     return value
 
 
+def _deliver(task: Task) -> dict[str, Any]:
+    timed, learned = (_job(task.network, task.setting, part) for part in ("time", "train"))
+    folder = task.setting.folder / BUNDLES
+    bundle = folder / re.sub(r"[^A-Za-z0-9.+-]+", "_", f"{task.network.folder_name}-{task.cut}")
+    key = {**_training_key(task), **timed.target_key, "deadline_ms": task.deadline_ms, "bundle": str(bundle)}
+    stage = learned.workspace.stage("delivered", key)
+    stored = stage.load()
+    if stored is not None and bundle.exists():
+        return stored
+    trained = _trained(task)
+    frontier = timed.by_name(task.cut)
+    price = LatencyModel.of_calibration(timed.profile(timed.trn(timed.uncut))[0]).price
+    artefact = Artefact(
+        frontier.name,
+        trained,
+        timed.backend.compile(trained.traced, database=timed.database),
+        price(kernels_of_cuts(timed.traced, [frontier], timed.head)[frontier.name]),
+        timed.measure(frontier),
+        task.deadline_ms,
+        learned.dataset,
+        timed.backend.target,
+        learned.options,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    notes: list[str] = []
+    value: dict[str, Any] = {"agreement": write_checked(artefact, bundle, notes.append), "bundle": str(bundle)}
+    stage.save({**value, "notes": notes})
+    return {**value, "notes": notes}
+
+
 _STEPS: Mapping[Kind, Callable[[Task], dict[str, Any]]] = {
     "survey": _survey,
     "train": _train,
     "time": _time,
     "measure": _measure,
+    "deliver": _deliver,
 }

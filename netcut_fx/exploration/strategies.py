@@ -101,9 +101,8 @@ def _ranked(facts: Facts, deadline_ms: float, shortlist: int) -> tuple[list[Key]
 
 
 def rank_key(facts: Facts, candidate: Candidate) -> tuple[float, ...]:
-    """Smaller is better: accuracy of the quick head, then the shorter latency."""
-    ms = facts.expected_ms(candidate.key)
-    return (-candidate.quick.value, float("inf") if ms is None else ms)
+    """Smaller is better: the potential of its frozen features, and of equal cuts of one network the deepest."""
+    return (-facts.potential(candidate), -candidate.kept_flops)
 
 
 def _predicted_to_meet(facts: Facts, candidate: Candidate, deadline_ms: float) -> bool:

@@ -10,8 +10,9 @@ from netcut_fx.exploration.network_spec import NetworkSpec
 from netcut_fx.job_options import RunOptions
 
 #: ``survey``: frontiers, features, quick heads. ``train``: retrain one cut. ``time``: tune and profile the uncut
-#: network, predict all cuts. ``measure``: compile and time one cut. The last two belong on the target, one at a time.
-Kind = Literal["survey", "train", "time", "measure"]
+#: network, predict all cuts. ``measure``: compile and time one cut. ``deliver``: write a retrained cut as a bundle. The
+#: last three belong on the target, one at a time.
+Kind = Literal["survey", "train", "time", "measure", "deliver"]
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,11 @@ class Task:
     setting : Setting
         Under which circumstances.
     cut : str
-        Of ``train`` and ``measure``: which cut.
+        Of ``train``, ``measure`` and ``deliver``: which cut.
     teacher : NetworkSpec or None
-        Of ``train`` with distillation: the network whose uncut form was trained already.
+        Of ``train`` and ``deliver`` with distillation: the network whose uncut form was trained already.
+    deadline_ms : float
+        Of ``deliver``: what the cut was chosen to meet.
     """
 
     kind: Kind
@@ -71,6 +74,7 @@ class Task:
     setting: Setting
     cut: str = ""
     teacher: NetworkSpec | None = None
+    deadline_ms: float = 0.0
 
     def __str__(self) -> str:
         return f"{self.kind} {self.network.name}" + (f" at {self.cut}" if self.cut else "")
