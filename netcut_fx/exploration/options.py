@@ -28,8 +28,8 @@ class ExploreOptions:
         Instead: so many deadlines, from the fastest cut of all to the slowest network, each longer than the one before
         by the same factor.
     strategies : tuple of str
-        ``ranked`` retrains what has the highest potential on frozen features among what meets the deadline. ``netcut`` retrains, for
-        each network, the deepest cut whose estimate meets it. ``exhaustive`` retrains everything.
+        ``ranked`` retrains what has the highest potential on frozen features among what meets the deadline. ``netcut``
+        retrains, for each network, the deepest cut whose estimate meets it. ``exhaustive`` retrains everything.
     each : RunOptions
         What a run of one network is told, seed and training recipe included. Its deadline is not looked at; its
         shortlist is how many candidates ``ranked`` retrains for a deadline.
