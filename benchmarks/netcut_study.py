@@ -27,7 +27,7 @@ import torch
 
 from benchmarks.machine import machine
 from benchmarks.study_settings import SETTINGS, SMALL, TINY, StudySetting, networks
-from benchmarks.study_summary import rounded, summary
+from benchmarks.study_summary import details_of, rounded, summary
 from netcut_fx.atomic_files import atomic_write
 from netcut_fx.exploration.executors import Inline
 from netcut_fx.exploration.explore import prepared
@@ -131,7 +131,7 @@ def choose(given: argparse.Namespace, settings: Sequence[StudySetting], wanted: 
             write_overview(outcome, given.build / f"{setting.name}-{pool}.html")
             write_fronts_svg(outcome, given.build / f"{setting.name}-{pool}.svg")
             result["rows"].append(rounded({"setting": setting.name, "pool": pool, **outcome}))
-            result["summary"] = summary(result["rows"])
+            result |= {"summary": rounded(summary(result["rows"])), "details": rounded(details_of(result["rows"]))}
             given.out.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(given.out, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
             print(json.dumps(result["summary"], indent=1), flush=True)

@@ -14,7 +14,7 @@ from netcut_fx.retraining_options import RetrainOptions
 _DEFINITIONS = Path(__file__).parent / "study_networks.py"
 #: All cuts of these are really retrained.
 SMALL = ("MobileNetV1 x0.25", "MobileNetV1 x0.5", "MobileNetV1 x0.75", "SqueezeNet 1.1")
-DEADLINES = 16
+DEADLINES = 24
 
 #: The same for all networks, cuts and strategies; signs are not mirrored.
 RECIPE = RetrainOptions(

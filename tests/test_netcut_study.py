@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from benchmarks.study_settings import SETTINGS, TINY
-from benchmarks.study_summary import extrapolated_speedups, rounded, summary
+from benchmarks.study_summary import details_of, extrapolated_speedups, interval, rounded, summary
 
 
 def cut(flops: float, seconds: float | None, *, uncut: bool = False) -> dict[str, Any]:
-    return {"uncut": uncut, "kept_flops": flops, "train_cpu_seconds": seconds}
+    return {"uncut": uncut, "kept_flops": flops, "train_cpu_seconds": seconds, "predicted_ms": flops / 1e6}
 
 
 def row(pool: str, gains: tuple[float | None, ...], *, per_class: int | None = 10) -> dict[str, Any]:
@@ -42,19 +42,38 @@ def test_summary_takes_means_over_seeds_and_spreads_over_deadlines() -> None:
     rows = [row("small", (1.0, 2.0)), row("all", (None, 4.0, 10.0)), row("all", (1.0, 2.0, 20.0))]
     found = summary(rows)
     assert (found["networks"], found["trns"], found["better_and_faster"]) == (1, 2, 2)
-    gains = found["gain_by_images_a_class"]["10"]
-    assert gains["max"] == {"deadline_ms": 3.0, "mean_pct": 15.0, "by_seed_pct": [10.0, 20.0]}
-    assert gains["min"]["mean_pct"] == 3.0
-    assert (gains["seeds"], gains["deadlines"]) == (2, 2)
     assert (found["max_relative_gain_pct"], found["min_gain_pct_on_sweep"]) == (15.0, 3.0)
-    assert found["exploration_speedup"]["median"] == 51.5
-    assert found["speedup_of_netcut_strategy"]["max"] == 5.0
-    assert found["regret_points"]["mean"] == 0.5
+    assert (found["max_gain_images_a_class"], found["max_gain_deadline_ms"]) == ("10", 3.0)
+    assert found["measured_speedup_small_networks"] == 51.5
+    assert found["measured_speedup_of_netcut_strategy_small_networks"] == 5.0
+    assert found["exploration_speedup"] == pytest.approx(20.0)
+    assert found["regret_points"] == 0.5
     assert found["deadline_violations"] == 0
+    assert not any(isinstance(value, dict) for value in found.values())
+
+
+def test_details_have_seeds_and_spreads() -> None:
+    rows = [row("small", (1.0, 2.0)), row("all", (None, 4.0, 10.0)), row("all", (1.0, 2.0, 20.0))]
+    found = details_of(rows)
+    gains = found["gain_by_images_a_class"]["10"]
+    assert (gains["max"]["deadline_ms"], gains["max"]["by_seed_pct"]) == (3.0, [10.0, 20.0])
+    assert (gains["seeds"], gains["deadlines"]) == (2, 2)
+    assert found["measured_speedup_small_networks"]["max"] == 52.0
+
+
+def test_an_interval_needs_two_seeds() -> None:
+    assert interval([3.0]) is None
+    # Student's 97.5 % quantile with one degree of freedom is 12.706; the standard error of (10, 20) is 5.
+    assert interval([10.0, 20.0]) == pytest.approx([15 - 5 * 12.706, 15 + 5 * 12.706], abs=1e-2)
 
 
 def test_what_was_not_trained_is_priced_by_its_operations() -> None:
-    assert extrapolated_speedups(row("all", (1.0,))) == [pytest.approx((15 + 25 + 60 + 100) / 10)]
+    assert extrapolated_speedups(row("all", (1.0,)), "ranked") == [pytest.approx((15 + 25 + 60 + 100) / 10)]
+
+
+def test_the_published_strategy_is_priced_by_what_the_predictions_make_it_retrain() -> None:
+    found = extrapolated_speedups(row("all", (1.0, 1.0, 1.0, 1.0)), "netcut")
+    assert found == [pytest.approx(200 / (15 + price)) for price in (25, 60, 60, 100)]
 
 
 def test_a_missed_deadline_is_counted_and_floats_are_shortened() -> None:
