@@ -7,9 +7,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from netcut_fx.exploration.overview import choice_rows, render_overview, write_fronts_svg, write_overview
 from netcut_fx.pictures.front_steps import front_steps
-from netcut_fx.pictures.svg import inline
+from netcut_fx.pictures.svg import decade_ticks, inline
 
 
 def cut(network: str, name: str, ms: float | None, accuracy: float | None, *, uncut: bool = False) -> dict[str, Any]:
@@ -100,6 +102,11 @@ def test_the_picture_draws_what_was_trained_and_measured() -> None:
     assert drawn.count('class="mark') == 2
     assert "a&lt;b&gt; @ blocks.3" in drawn
     assert "nothing was both retrained and measured" in inline(front_steps({"networks": []}))
+
+
+def test_a_logarithmic_axis_has_round_ticks() -> None:
+    assert decade_ticks(0.08, 12.0) == (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+    assert decade_ticks(1.1, 1.6) == pytest.approx((1.1, 1.2, 1.3, 1.4, 1.5, 1.6))
 
 
 def test_nothing_known_is_unknown_and_no_error() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,6 +11,7 @@ from netcut_fx.pictures.svg import (
     Element,
     Labels,
     Scale,
+    decade_ticks,
     diamond,
     drawing,
     number_text,
@@ -21,6 +23,8 @@ from netcut_fx.result_values import Record, format_ms, format_percent, mapping, 
 
 _WIDTH, _HEIGHT = 1080.0, 560.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76.0, 1056.0, 40.0, 460.0
+#: Factor between the marks at the ends and the frame.
+_MARGIN = 1.25
 
 
 @dataclass(frozen=True)
@@ -43,16 +47,17 @@ def front_steps(result: Record) -> Element:
             "class", "empty middle"
         )
         return picture
-    x = Scale(0.0, max(m.ms for m in marks) * 1.06, _LEFT, _RIGHT)
+    fastest, slowest = min(m.ms for m in marks), max(m.ms for m in marks)
+    x = Scale(fastest / _MARGIN, slowest * _MARGIN, _LEFT, _RIGHT, math.log10)
     low, high = min(m.accuracy for m in marks), max(m.accuracy for m in marks)
     margin = max((high - low) * 0.1, 0.005)
     y = Scale(max(0.0, low - margin), min(1.0, high + margin), _BOTTOM, _TOP)
     _axes(picture, x, y)
     fronts = mapping(result, "fronts")
-    _front(picture, x, y, records(fronts, "off_the_shelf"), "tone-uncut")
-    _front(picture, x, y, records(fronts, "ours"), "tone-chosen")
-    on_front = {(text(p, "network"), text(p, "cut")) for p in records(fronts, "ours")}
     labels = Labels((_LEFT, _TOP, _RIGHT, _BOTTOM))
+    _front(picture, x, y, records(fronts, "off_the_shelf"), "tone-uncut", labels)
+    _front(picture, x, y, records(fronts, "ours"), "tone-chosen", labels)
+    on_front = {(text(p, "network"), text(p, "cut")) for p in records(fronts, "ours")}
     for mark in marks:
         labels.block(x(mark.ms), y(mark.accuracy), 7)
     for mark in sorted(marks, key=lambda m: (m.uncut, (m.network, m.cut) in on_front)):
@@ -71,36 +76,38 @@ def front_steps(result: Record) -> Element:
 
 def _mark(cut: Record) -> _Mark | None:
     ms, accuracy = number(cut, "measured_ms"), number(cut, "test_accuracy")
-    if ms is None or accuracy is None:
+    if ms is None or ms <= 0 or accuracy is None:
         return None
     return _Mark(text(cut, "network"), text(cut, "cut"), bool(cut.get("uncut")), ms, accuracy)
 
 
 def _axes(picture: Element, x: Scale, y: Scale) -> None:
-    ticks = round_ticks(x.low, x.high, 10)
-    for tick in ticks:
+    for tick in decade_ticks(x.low, x.high):
         picture.add("line", x1=x(tick), x2=x(tick), y1=_BOTTOM, y2=_BOTTOM + 5, class_="axis")
-        picture.add("text", tick_text(tick, ticks), x=x(tick), y=_BOTTOM + 20, class_="tick middle")
+        picture.add("text", f"{tick:g}", x=x(tick), y=_BOTTOM + 20, class_="tick middle")
     levels = round_ticks(y.low * 100, y.high * 100, 7)
     for level in levels:
         at = y(level / 100)
         picture.add("line", x1=_LEFT, x2=_RIGHT, y1=at, y2=at, class_="grid")
         picture.add("text", tick_text(level, levels) + "\u00a0%", x=_LEFT - 9, y=at + 4, class_="tick end")
     picture.add("line", x1=_LEFT, x2=_RIGHT, y1=_BOTTOM, y2=_BOTTOM, class_="axis")
-    picture.add("text", "measured latency, ms", x=(_LEFT + _RIGHT) / 2, y=_BOTTOM + 42, class_="axis-title middle")
+    title = "measured latency, ms (logarithmic)"
+    picture.add("text", title, x=(_LEFT + _RIGHT) / 2, y=_BOTTOM + 42, class_="axis-title middle")
     turned = f"rotate(-90 18 {number_text((_TOP + _BOTTOM) / 2)})"
     picture.add("text", "test accuracy", x=18, y=(_TOP + _BOTTOM) / 2, transform=turned, class_="axis-title middle")
 
 
-def _front(picture: Element, x: Scale, y: Scale, points: Sequence[Record], tone: str) -> None:
+def _front(picture: Element, x: Scale, y: Scale, points: Sequence[Record], tone: str, labels: Labels) -> None:
     known = [(number(p, "ms"), number(p, "test_accuracy")) for p in points]
     corners = [(ms, accuracy) for ms, accuracy in known if ms is not None and accuracy is not None]
     if not corners:
         return
     path = f"M{number_text(x(corners[0][0]))},{number_text(y(corners[0][1]))}"
-    for _, (ms, accuracy) in pairwise(corners):
+    for (before, lower), (ms, accuracy) in pairwise(corners):
         path += f"H{number_text(x(ms))}V{number_text(y(accuracy))}"
+        labels.reserve((x(before), y(lower) - 1, x(ms), y(lower) + 1))
     path += f"H{number_text(_RIGHT)}"
+    labels.reserve((x(corners[-1][0]), y(corners[-1][1]) - 1, _RIGHT, y(corners[-1][1]) + 1))
     picture.add("g", class_=tone).add("path", d=path, class_="interval")
 
 

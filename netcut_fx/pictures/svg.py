@@ -111,6 +111,13 @@ def round_ticks(low: float, high: float, count: int) -> tuple[float, ...]:
     return tuple(round(index * step, 12) for index in range(first, last + 1))
 
 
+def decade_ticks(low: float, high: float) -> tuple[float, ...]:
+    """1, 2 and 5 times powers of ten within ``[low, high]``, for logarithmic axes; round ticks where these are few."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = tuple(round(f * 10.0**d, 12) for d in decades for f in (1, 2, 5) if low <= f * 10.0**d <= high)
+    return ticks if len(ticks) >= 3 else round_ticks(low, high, 6)
+
+
 def tick_text(value: float, ticks: Iterable[float]) -> str:
     """`value` with the decimals that tell all `ticks` apart."""
     gaps = sorted(ticks)
