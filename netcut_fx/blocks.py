@@ -28,7 +28,7 @@ lies between two neighbouring separators (positions that every path passes) when
 A block ends with its module. The last block in a container that closes a parallel region ends with the container if
 nothing with parameters lies between: the last dense layer ends with the concatenation behind it.
 
-This yields the counts of Zhou et al., "NetCut: Real-Time DNN Inference Using Layer Removal" (DOI
+This yields the counts of Zandigohar et al., "NetCut: Real-Time DNN Inference Using Layer Removal" (DOI
 10.23919/DATE51398.2021.9474052): MobileNetV1 13, MobileNetV2 17, InceptionV3 11, ResNet-50 16, DenseNet-121 61.
 """
 
