@@ -15,9 +15,7 @@ from netcut_fx.pictures.svg import (
     diamond,
     drawing,
     number_text,
-    round_ticks,
     text_width,
-    tick_text,
 )
 from netcut_fx.result_values import Record, format_ms, format_percent, mapping, number, records, shorten, text
 
@@ -25,6 +23,8 @@ _WIDTH, _HEIGHT = 1080.0, 560.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76.0, 1056.0, 40.0, 460.0
 #: Factor between the marks at the ends and the frame.
 _MARGIN = 1.25
+#: Where the axis of accuracies may have lines, in percent.
+_LEVELS = (0, 10, 20, 30, 40, 50, 60, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 99.5, 100)
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ def front_steps(result: Record) -> Element:
     fastest, slowest = min(m.ms for m in marks), max(m.ms for m in marks)
     x = Scale(fastest / _MARGIN, slowest * _MARGIN, _LEFT, _RIGHT, math.log10)
     low, high = min(m.accuracy for m in marks), max(m.accuracy for m in marks)
-    margin = max((high - low) * 0.1, 0.005)
-    y = Scale(max(0.0, low - margin), min(1.0, high + margin), _BOTTOM, _TOP)
+    y = Scale(max(0.0, low - 0.02), min(1.0, high + 0.25 * (1.0 - high) + 0.001), _BOTTOM, _TOP, _of_errors)
     _axes(picture, x, y)
     fronts = mapping(result, "fronts")
     labels = Labels((_LEFT, _TOP, _RIGHT, _BOTTOM))
@@ -74,6 +73,11 @@ def front_steps(result: Record) -> Element:
     return picture
 
 
+def _of_errors(accuracy: float) -> float:
+    """Half the errors are as far as half of the half; without errors is as far as one in 400."""
+    return -math.log10(1.0025 - accuracy)
+
+
 def _mark(cut: Record) -> _Mark | None:
     ms, accuracy = number(cut, "measured_ms"), number(cut, "test_accuracy")
     if ms is None or ms <= 0 or accuracy is None:
@@ -85,16 +89,17 @@ def _axes(picture: Element, x: Scale, y: Scale) -> None:
     for tick in decade_ticks(x.low, x.high):
         picture.add("line", x1=x(tick), x2=x(tick), y1=_BOTTOM, y2=_BOTTOM + 5, class_="axis")
         picture.add("text", f"{tick:g}", x=x(tick), y=_BOTTOM + 20, class_="tick middle")
-    levels = round_ticks(y.low * 100, y.high * 100, 7)
-    for level in levels:
-        at = y(level / 100)
-        picture.add("line", x1=_LEFT, x2=_RIGHT, y1=at, y2=at, class_="grid")
-        picture.add("text", tick_text(level, levels) + "\u00a0%", x=_LEFT - 9, y=at + 4, class_="tick end")
+    drawn = float("inf")
+    for level in (level for level in _LEVELS if y.low <= level / 100 <= y.high and drawn - y(level / 100) >= 18):
+        drawn = y(level / 100)
+        picture.add("line", x1=_LEFT, x2=_RIGHT, y1=drawn, y2=drawn, class_="grid")
+        picture.add("text", f"{level:g}\u00a0%", x=_LEFT - 9, y=drawn + 4, class_="tick end")
     picture.add("line", x1=_LEFT, x2=_RIGHT, y1=_BOTTOM, y2=_BOTTOM, class_="axis")
     title = "measured latency, ms (logarithmic)"
     picture.add("text", title, x=(_LEFT + _RIGHT) / 2, y=_BOTTOM + 42, class_="axis-title middle")
-    turned = f"rotate(-90 18 {number_text((_TOP + _BOTTOM) / 2)})"
-    picture.add("text", "test accuracy", x=18, y=(_TOP + _BOTTOM) / 2, transform=turned, class_="axis-title middle")
+    middle, title = (_TOP + _BOTTOM) / 2, "test accuracy (logarithm of the errors)"
+    turned = f"rotate(-90 18 {number_text(middle)})"
+    picture.add("text", title, x=18, y=middle, transform=turned, class_="axis-title middle")
 
 
 def _front(picture: Element, x: Scale, y: Scale, points: Sequence[Record], tone: str, labels: Labels) -> None:
@@ -106,6 +111,7 @@ def _front(picture: Element, x: Scale, y: Scale, points: Sequence[Record], tone:
     for (before, lower), (ms, accuracy) in pairwise(corners):
         path += f"H{number_text(x(ms))}V{number_text(y(accuracy))}"
         labels.reserve((x(before), y(lower) - 1, x(ms), y(lower) + 1))
+        labels.reserve((x(ms) - 1, y(accuracy), x(ms) + 1, y(lower)))
     path += f"H{number_text(_RIGHT)}"
     labels.reserve((x(corners[-1][0]), y(corners[-1][1]) - 1, _RIGHT, y(corners[-1][1]) + 1))
     picture.add("g", class_=tone).add("path", d=path, class_="interval")
