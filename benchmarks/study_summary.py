@@ -70,6 +70,13 @@ def details_of(rows: Sequence[Row]) -> dict[str, Any]:
         "gain_by_images_a_class": {str(images): _gains(group) for images, group in _by_images(_whole(rows)).items()},
         "exploration_speedup": _spread([s for row in whole for s in extrapolated_speedups(row, "ranked")]),
         "speedup_of_netcut_strategy": _spread([s for row in whole for s in extrapolated_speedups(row, "netcut")]),
+        "exploration_speedup_where_a_network_meets": _spread(
+            [s for row in whole for s in extrapolated_speedups(row, "ranked", shelf_only=True)]
+        ),
+        "speedup_of_netcut_strategy_where_a_network_meets": _spread(
+            [s for row in whole for s in extrapolated_speedups(row, "netcut", shelf_only=True)]
+        ),
+        "whole_sweep_speedup": _spread([s for row in whole if (s := sweep_speedup(row)) is not None]),
         "measured_speedup_small_networks": _spread(_values(small, "ranked", "speedup")),
         "measured_speedup_of_netcut_strategy_small_networks": _spread(_values(small, "netcut", "speedup")),
         "regret_points": _spread(_values(small, "ranked", "regret_points")),
@@ -81,22 +88,23 @@ def _whole(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["pool"] == "all"] or [row for row in rows if row["pool"] == "small"]
 
 
-def extrapolated_speedups(row: Row, strategy: str) -> list[float]:
+def extrapolated_speedups(row: Row, strategy: str, *, shelf_only: bool = False) -> list[float]:
     """Of a strategy at each deadline, against training every cut of every network.
 
     What was not trained is taken to need the time of its uncut network in proportion to its operations: too little for
     early cuts, whose operations wait for memory, so the speed-up is rather too small. The published strategy was not
-    run on all networks; what it retrains follows from the predictions.
+    run on all networks; what it retrains follows from the predictions. `shelf_only`: at deadlines that some uncut
+    network meets; shorter ones leave little to train.
     """
     survey = row["bill"]["survey_cpu_seconds"]
     prices = [_prices(network["cuts"]) for network in row["networks"]]
-    if survey is None or any(p is None for p in prices):
+    exhaustive = exhaustive_seconds(row)
+    if exhaustive is None:
         return []
-    exhaustive = survey + sum(sum(p) for p in prices if p is not None)
     found: list[float] = []
     for deadline in row["deadlines"]:
         ours = deadline["strategies"]["ranked"]
-        if ours["winner"] is None:
+        if ours["winner"] is None or (shelf_only and deadline["off_the_shelf"] is None):
             continue
         if strategy == "ranked":
             found.append(exhaustive / ours["cpu_seconds"])
@@ -108,6 +116,27 @@ def extrapolated_speedups(row: Row, strategy: str) -> list[float]:
         ]
         found.append(exhaustive / (survey + sum(sum(p) for p in picks)))
     return found
+
+
+def sweep_speedup(row: Row) -> float | None:
+    """Of our strategy for all deadlines together; each winner is retrained once."""
+    exhaustive = exhaustive_seconds(row)
+    won = [d["strategies"]["ranked"]["winner"] for d in row["deadlines"]]
+    seconds = {(w["network"], w["cut"]): w["train_cpu_seconds"] for w in won if w is not None}
+    return (
+        None
+        if exhaustive is None or not seconds
+        else exhaustive / (row["bill"]["survey_cpu_seconds"] + sum(seconds.values()))
+    )
+
+
+def exhaustive_seconds(row: Row) -> float | None:
+    """Of the survey and of retraining every candidate, those that nobody retrained by their price; None if unknown."""
+    prices = [_prices(network["cuts"]) for network in row["networks"]]
+    survey = row["bill"]["survey_cpu_seconds"]
+    if survey is None or any(p is None for p in prices):
+        return None
+    return survey + sum(sum(p) for p in prices if p is not None)
 
 
 def _in_time(cut: Row, deadline_ms: float) -> bool:

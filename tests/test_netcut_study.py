@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.study_settings import SETTINGS, TINY
-from benchmarks.study_summary import details_of, extrapolated_speedups, interval, rounded, summary
+from benchmarks.study_summary import details_of, extrapolated_speedups, interval, rounded, summary, sweep_speedup
 
 
 def cut(flops: float, seconds: float | None, *, uncut: bool = False) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def cut(flops: float, seconds: float | None, *, uncut: bool = False) -> dict[str
 def row(pool: str, gains: tuple[float | None, ...], *, per_class: int | None = 10) -> dict[str, Any]:
     def chosen(gain: float | None, speedup: float) -> dict[str, Any]:
         return {
-            "winner": {},
+            "winner": {"network": "a", "cut": str(speedup), "train_cpu_seconds": 2.5},
             "meets": gain != 3.0,
             "gain_pct": gain,
             "regret_points": 0.5,
@@ -30,7 +30,11 @@ def row(pool: str, gains: tuple[float | None, ...], *, per_class: int | None = 1
         "train_per_class": per_class,
         "networks": [{"cuts": [cut(1e6, None), cut(2e6, 60.0), cut(4e6, 100.0, uncut=True)]}],
         "deadlines": [
-            {"deadline_ms": float(i), "strategies": {"ranked": chosen(g, 50.0 + i), "netcut": chosen(g, 5.0)}}
+            {
+                "deadline_ms": float(i),
+                "off_the_shelf": None if g is None else {},
+                "strategies": {"ranked": chosen(g, 50.0 + i), "netcut": chosen(g, 5.0)},
+            }
             for i, g in enumerate(gains, start=1)
         ],
         "bill": {"survey_cpu_seconds": 15.0},
@@ -61,6 +65,11 @@ def test_details_have_seeds_and_spreads() -> None:
     assert found["measured_speedup_small_networks"]["max"] == 52.0
 
 
+def test_a_whole_sweep_retrains_each_winner_once() -> None:
+    assert sweep_speedup(row("all", (1.0, 1.0))) == pytest.approx(200 / (15 + 2 * 2.5))
+    assert sweep_speedup(row("all", ())) is None
+
+
 def test_an_interval_needs_two_seeds() -> None:
     assert interval([3.0]) is None
     # Student's 97.5 % quantile with one degree of freedom is 12.706; the standard error of (10, 20) is 5.
@@ -69,6 +78,12 @@ def test_an_interval_needs_two_seeds() -> None:
 
 def test_what_was_not_trained_is_priced_by_its_operations() -> None:
     assert extrapolated_speedups(row("all", (1.0,)), "ranked") == [pytest.approx((15 + 25 + 60 + 100) / 10)]
+
+
+def test_deadlines_that_no_uncut_network_meets_can_be_left_out() -> None:
+    made = row("all", (None, 1.0))
+    assert len(extrapolated_speedups(made, "ranked")) == 2
+    assert len(extrapolated_speedups(made, "netcut", shelf_only=True)) == 1
 
 
 def test_the_published_strategy_is_priced_by_what_the_predictions_make_it_retrain() -> None:
