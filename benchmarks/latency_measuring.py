@@ -19,7 +19,6 @@ from cost_models import Calibration, NetworkSample
 from netcut_fx.atomic_files import atomic_write
 from netcut_fx.backends.base import CompiledModule
 from netcut_fx.backends.tvm import TvmBackend
-from netcut_fx.calibrating import profile_until_known
 from netcut_fx.calm import CalmWatch
 from netcut_fx.cutting import cut
 from netcut_fx.evidence import network_sample
@@ -29,6 +28,7 @@ from netcut_fx.kernels import kernels
 from netcut_fx.latency import samples_of_profile
 from netcut_fx.machine_facts import machine_of
 from netcut_fx.passes.head import HeadPass
+from netcut_fx.profiling import profile_until_known
 from netcut_fx.spec_text import one_line
 from netcut_fx.tracing import trace
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from cost_models import ESTIMATORS, Calibration, accuracy_of, fit_estimator, hold
 from cost_models.design import errors_by_kind, novelty
-from netcut_fx.backends.base import Backend, CompiledModule, Profile
-from netcut_fx.calm import TOLERANCE, CalmWatch, calm_rounds
+from netcut_fx.backends.base import Backend, CompiledModule
+from netcut_fx.calm import CalmWatch
 from netcut_fx.errors import DeviceLost, NetcutError, SpecError
 from netcut_fx.evidence import network_sample
 from netcut_fx.graph import TracedModule
@@ -25,21 +25,14 @@ from netcut_fx.kernels import kernels
 from netcut_fx.latency import samples_of_profile
 from netcut_fx.machine_facts import machine_of
 from netcut_fx.probe_networks import random_probe
+from netcut_fx.profiling import profile_until_known
 
 #: Probes drawn for each that is measured: the one that teaches most.
 _DRAWN = 12
 #: Seed of the reference network, the same in every session.
 _REFERENCE_SEED = 1
-_ROUNDS = 20
-_MOST_ROUNDS = 100
-#: And so many where others disturb.
-_MOST_DISTURBED_ROUNDS = 300
-#: No more rounds are begun after this time.
-_PROFILED_S = 60.0
 #: A network is watched for a share of the whole budget, and so long at most.
 _WATCHED_SHARE, _WATCHED_S = 0.02, 15.0
-#: Rounds are repeated until the median of the slowest kernels is known this well.
-_KNOWN = 0.03
 #: Estimators whose errors are found and stored: the others are for comparison only, and fitting takes time.
 _CHECKED = ("analytical", "flops")
 #: Fewer measured networks than this say nothing about errors.
@@ -191,38 +184,6 @@ def _usual_reference(found: Calibration) -> float | None:
     """What the reference took at its best when the calibration was last added to."""
     stored = found.target.get("reference_ms")
     return float(stored) if isinstance(stored, (int, float)) and stored > 0 else None
-
-
-def profile_until_known(compiled: CompiledModule, calm_ms: float | None = None) -> Profile:
-    """Profile until there are enough calm rounds, and the kernels that take most of the time have a steady median.
-
-    Parameters
-    ----------
-    compiled : CompiledModule
-        What is profiled.
-    calm_ms : float, optional
-        What it takes as a whole when nothing disturbs it.
-    """
-    started = time.monotonic()
-    profiles = [compiled.profile(_ROUNDS)]
-    while True:
-        found = calm_rounds(profiles, calm_ms, _ROUNDS)
-        disturbed = calm_ms is not None and bool(found.whole_ms) and max(found.whole_ms) > calm_ms * (1 + TOLERANCE)
-        most = _MOST_DISTURBED_ROUNDS if disturbed else _MOST_ROUNDS
-        enough = len(profiles) * _ROUNDS >= most or time.monotonic() - started > _PROFILED_S
-        if enough or (_steady(found) and not disturbed):
-            return found
-        profiles.append(compiled.profile(_ROUNDS))
-
-
-def _steady(profile: Profile) -> bool:
-    """Whether the median of the whole is known to 3 %, each kernel counting by its share."""
-    medians = [float(np.median(k.samples_ms)) for k in profile.kernels]
-    errors = [
-        1.25 * float(np.subtract(*np.quantile(k.samples_ms, (0.75, 0.25)))) / 1.35 / len(k.samples_ms) ** 0.5
-        for k in profile.kernels
-    ]
-    return sum(errors) <= _KNOWN * sum(medians)
 
 
 def held_out_accuracy(found: Calibration, names: Sequence[str] = ESTIMATORS[1:]) -> dict[str, dict[str, float | int]]:

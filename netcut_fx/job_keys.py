@@ -20,7 +20,7 @@ FEATURE_SOURCES = (
     *("pooling.py", "channel_axis.py", "class_token.py"),
 )
 TIMING_SOURCES = (
-    *("measure.py", "profiling.py", "backends/tvm/"),
+    *("measure.py", "calm.py", "profiling.py", "backends/tvm/"),
     *("passes/fold_batch_norm.py", "passes/simplify.py", "passes/padding.py", "passes/no_ops.py"),
 )
 

@@ -16,13 +16,14 @@ from cost_models.design import errors_by_kind, novelty
 from cost_models.features import model_kind
 from netcut_fx.backends.base import KernelTiming, Profile
 from netcut_fx.backends.eager import EagerBackend, EagerModule
-from netcut_fx.calibrating import calibrate, held_out_accuracy, next_probe, profile_until_known, without
+from netcut_fx.calibrating import calibrate, held_out_accuracy, next_probe, without
 from netcut_fx.errors import BackendError, NetcutError, SpecError
 from netcut_fx.evidence import CALIBRATION, add_evidence
 from netcut_fx.graph import TracedModule
 from netcut_fx.kernels import kernels
 from netcut_fx.machine_facts import data_caches, machine_of
 from netcut_fx.probe_networks import random_probe
+from netcut_fx.profiling import profile_until_known
 from netcut_fx.tracing import trace
 from tests.command_line import refused
 from tests.cost_models.made_up import calibration as made_up

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from netcut_fx.data import Dataset, load_data
 from netcut_fx.delivery import Artefact, write_checked
 from netcut_fx.errors import NetcutError
 from netcut_fx.evaluate import predict_logits
+from netcut_fx.exploration.canary import CanaryWatch
 from netcut_fx.exploration.labels import distilled, target_table, with_few_labels, without_test
 from netcut_fx.exploration.network_spec import NetworkSpec
 from netcut_fx.exploration.tasks import Answer, Kind, Setting, Task
@@ -59,6 +61,11 @@ def _tvm(target: str, threads: int) -> Backend:
     return tvm_backend(target, threads)
 
 
+@lru_cache(maxsize=1)
+def _watch(target: str, threads: int, timings: Path) -> CanaryWatch:
+    return CanaryWatch(_tvm(target, threads), timings)
+
+
 @lru_cache(maxsize=4)
 def _job(network: NetworkSpec, setting: Setting, part: Literal["survey", "train", "time"]) -> Job:
     """The parts of a run of `network`; what is timed needs the compiler and is kept apart from the images."""
@@ -81,6 +88,8 @@ def _job(network: NetworkSpec, setting: Setting, part: Literal["survey", "train"
         about_images = ("data", "seed")
         job.target_key = {k: v for k, v in job.target_key.items() if k not in about_images}
         job.target_key["classes"] = dataset.class_count
+        if setting.backend == "tvm":
+            job.watch = _watch(options.target, options.threads, setting.timings)
     return job
 
 
