@@ -37,6 +37,7 @@ from netcut_fx.atomic_files import atomic_write
 from netcut_fx.exploration.executors import Inline
 from netcut_fx.exploration.explore import prepared
 from netcut_fx.exploration.explorer import Explorer
+from netcut_fx.exploration.facts import Facts
 from netcut_fx.exploration.network_spec import NetworkSpec
 from netcut_fx.exploration.options import Strategy
 from netcut_fx.exploration.outcome import outcome_of
@@ -48,6 +49,8 @@ HERE = Path(__file__).parent
 OUT = HERE / "results" / "netcut_study.json"
 BUILD = HERE.parent / "build" / "netcut_study"
 SIZE = (128, 128)
+#: Of an uncut network's time: a deadline just below it, where the network that is next in line is furthest behind.
+JUST_BELOW = 0.98
 
 
 class Lines:
@@ -87,6 +90,18 @@ def explorer_of(
     return explorer
 
 
+def know_latencies(explorer: Explorer) -> None:
+    """Survey and time, and add the deadlines at which one uncut network after the other drops out to the sweep."""
+    explorer.survey()
+    explorer.time()
+    explorer.deadlines_ms = tuple(sorted({*explorer.deadlines_ms, *just_below_uncut(explorer.facts)}))
+
+
+def just_below_uncut(facts: Facts) -> list[float]:
+    """A deadline in ms for each uncut network that it does not meet by a little, rounded as those of a sweep."""
+    return [float(f"{JUST_BELOW * facts.measured[c.key].ms:.3g}") for c in facts.usable() if c.uncut]
+
+
 def pools_of(
     setting: StudySetting, wanted: Sequence[NetworkSpec]
 ) -> list[tuple[str, Sequence[NetworkSpec], tuple[Strategy, ...]]]:
@@ -112,13 +127,11 @@ def measure(given: argparse.Namespace, settings: Sequence[StudySetting], wanted:
     """Tune and time all uncut networks, all cuts of the small ones, and the cuts that our strategy would measure."""
     for setting in settings:
         explorer = explorer_of(given, setting, wanted)
-        explorer.survey()
-        explorer.time()
+        know_latencies(explorer)
         explorer.measure_all([c.key for c in explorer.facts.usable() if c.uncut or c.network in SMALL])
         for _, members, strategies in pools_of(setting, wanted):
             pool = explorer_of(given, setting, members, strategies)
-            pool.survey()
-            pool.time()
+            know_latencies(pool)
             pool.facts.measured.update({k: m for k, m in explorer.facts.measured.items() if k in pool.facts.candidates})
             pool.measure_wanted()
 
@@ -129,8 +142,7 @@ def choose(given: argparse.Namespace, settings: Sequence[StudySetting], wanted: 
     for setting in settings:
         for pool, members, strategies in pools_of(setting, wanted):
             explorer = explorer_of(given, setting, members, strategies)
-            explorer.survey()
-            explorer.time()
+            know_latencies(explorer)
             explorer.search()
             outcome = outcome_of(explorer)
             write_overview(outcome, given.build / f"{setting.name}-{pool}.html")
