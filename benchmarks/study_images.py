@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.lcnet_networks import FOLDER, cifar10
 
 #: Images of each class.
-PER_CLASS = {"train": 60, "validation": 40, "test": 300}
+PER_CLASS = {"train": 60, "validation": 40, "test": 100}
 
 
 def main() -> int:
