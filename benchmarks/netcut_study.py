@@ -10,8 +10,8 @@ first setting, so that exhaustive search is really done once.
     python -m benchmarks.netcut_study --phase choose    # train what the strategies still want, write the result
 
 Other images: ``--data`` with ``--build`` and ``--out`` of their own, and ``--timings build/netcut_study/timings``, as
-in ``--data "fashion-mnist?limit=2000"``, or ``--data build/cifar10.npz`` once ``python -m benchmarks.study_images``
-wrote it.
+in ``--data "fashion-mnist?limit=2000" --no-exhaustive``, or ``--data build/cifar10.npz`` once
+``python -m benchmarks.study_images`` wrote it.
 
 Every phase goes on where it was stopped, and ``choose`` writes ``benchmarks/results/netcut_study.json`` after each
 setting, and beside it the picture of the one with the largest gain. ``--tiny`` tries all of it on one network in
@@ -25,6 +25,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,7 @@ def main() -> int:
     parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--settings", nargs="+", metavar="NAME", help="only these, as in 10-images-seed-0")
     parser.add_argument("--jobs", type=int, default=1, help="processes that survey and train, with one thread each")
+    parser.add_argument("--no-exhaustive", action="store_true", help="do not train all cuts of the small networks")
     parser.add_argument("--trials", type=int, default=16, help="schedules tried per kernel")
     parser.add_argument("--backend", choices=("tvm", "eager"), default="tvm")
     parser.add_argument("--data", help="other images, with a folder (--build) and result (--out) of their own")
@@ -178,6 +180,8 @@ def main() -> int:
     known = networks(given.shared)
     names = given.networks or (["MobileNetV1 x0.25"] if given.tiny else list(known))
     settings = [s for s in (TINY if given.tiny else SETTINGS) if given.settings is None or s.name in given.settings]
+    if given.no_exhaustive:
+        settings = [replace(s, exhaustive=False) for s in settings]
     if given.tiny:
         given.trials = 0
     given.executor = Processes(given.jobs) if given.jobs > 1 else Inline()

@@ -143,11 +143,9 @@ def sweep_speedup(row: Row) -> float | None:
     exhaustive = exhaustive_seconds(row)
     won = [d["strategies"]["ranked"]["winner"] for d in row["deadlines"]]
     seconds = {(w["network"], w["cut"]): w["train_cpu_seconds"] for w in won if w is not None}
-    return (
-        None
-        if exhaustive is None or not seconds
-        else exhaustive / (row["bill"]["survey_cpu_seconds"] + sum(seconds.values()))
-    )
+    if exhaustive is None or not seconds:
+        return None
+    return exhaustive / (row["bill"]["survey_cpu_seconds"] + sum(seconds.values()))
 
 
 def exhaustive_seconds(row: Row) -> float | None:

@@ -24,13 +24,11 @@ from netcut_fx.graph import TracedModule
 from netcut_fx.kernels import kernels
 from netcut_fx.latency import samples_of_profile
 from netcut_fx.machine_facts import machine_of
-from netcut_fx.probe_networks import random_probe
+from netcut_fx.probe_networks import random_probe, reference_network
 from netcut_fx.profiling import profile_until_known
 
 #: Probes drawn for each that is measured: the one that teaches most.
 _DRAWN = 12
-#: Seed of the reference network, the same in every session.
-_REFERENCE_SEED = 1
 #: A network is watched for a share of the whole budget, and so long at most.
 _WATCHED_SHARE, _WATCHED_S = 0.02, 15.0
 #: Estimators whose errors are found and stored: the others are for comparison only, and fitting takes time.
@@ -160,7 +158,7 @@ class _Session:
         self.backend = backend
         self.database = database
         self.trials = trials
-        reference = self._compile(random_probe(np.random.default_rng(_REFERENCE_SEED), "reference"))
+        reference = self._compile(reference_network())
         self.watch = CalmWatch(reference.timer(), best_ms, longest_s=watched_s)
 
     def add(self, found: Calibration, network: TracedModule) -> Calibration:

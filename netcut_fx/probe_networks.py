@@ -94,6 +94,11 @@ def random_probe(generator: np.random.Generator, name: str = "probe") -> TracedM
     return trace(nn.Sequential(*layers).eval(), image, name=name)
 
 
+def reference_network() -> TracedModule:
+    """The same small network in every session: what it takes tells how disturbed the machine is."""
+    return random_probe(np.random.default_rng(1), "reference")
+
+
 def _channels(generator: np.random.Generator) -> int:
     drawn = int(2 ** generator.uniform(3, 9.5))
     return drawn if generator.random() < 1 / 6 else _even(drawn)

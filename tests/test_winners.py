@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from netcut_fx.exploration.executors import Done, Inline
@@ -10,6 +11,7 @@ from netcut_fx.exploration.explore import prepared
 from netcut_fx.exploration.explorer import Explorer
 from netcut_fx.exploration.facts import Key
 from netcut_fx.exploration.network_spec import parse_network
+from netcut_fx.exploration.options import Strategy
 from netcut_fx.exploration.outcome import outcome_of
 from netcut_fx.exploration.tasks import Answer, Task
 from tests.small_exploration import PLAIN, RESIDUAL, SIZE, options
@@ -29,17 +31,19 @@ class Shipping(Inline):
                 super().run([task], done)
                 continue
             key = (task.network.name, task.cut)
-            self.asked.append((key, task.deadline_ms))
+            assert task.promise is not None
+            assert task.promise.measured.ms <= task.promise.deadline_ms
+            self.asked.append((key, task.promise.deadline_ms))
             value = {"bundle": f"bundles/{task.cut}", "notes": [f"{task.cut} has a note"]}
             done(task, Answer(None, "wrong answers") if key in self.broken else Answer(value))
 
 
-def searched(folder: Path, listener: Listener) -> tuple[Explorer, Shipping]:
+def searched(folder: Path, listener: Listener, *strategies: Strategy) -> tuple[Explorer, Shipping]:
     explorer = prepared(
         [parse_network(PLAIN), parse_network(RESIDUAL)],
         DATA,
         folder,
-        options(sweep=4),
+        options(sweep=4, strategies=strategies or ("ranked",)),
         input_size=SIZE,
         timings=None,
         backend="eager",
@@ -87,3 +91,14 @@ def test_a_winner_that_cannot_be_delivered_is_replaced_by_the_next(tmp_path: Pat
     assert all(bundle is not None for _, _, bundle in won)
     assert any(note.startswith("deliver ") and "wrong answers" in note for note in listener.notes)
     assert all(explorer.facts.measured[key].ms <= ms for key, ms, _ in won)
+
+
+def test_a_winner_that_broke_its_deadline_is_not_delivered(tmp_path: Path) -> None:
+    listener = Listener()
+    explorer, clock = searched(tmp_path, listener, "netcut")
+    won = [d["strategies"]["netcut"]["winner"] for d in outcome_of(explorer)["deadlines"]]
+    assert any(w is not None for w in won)
+    for key, measured in explorer.facts.measured.items():
+        explorer.facts.measured[key] = replace(measured, ms=1000 * measured.ms, high_ms=1000 * measured.high_ms)
+    explorer.deliver()
+    assert clock.asked == []

@@ -31,8 +31,10 @@ def print_exploration(result: dict[str, Any]) -> None:
         if network["failed"]:
             console.print(f"[red]failed[/] {escape(network['name'])}: {escape(network['failed'])}", soft_wrap=True)
     first = result["strategies"][0]
-    won = {str(d["strategies"][first]["bundle"]): d["deadline_ms"] for d in reversed(result["deadlines"])}
-    for bundle, deadline_ms in reversed(won.items()):
-        if bundle != "None":
-            console.print(f"bundle from {deadline_ms:.3f} ms on: {escape(bundle)}", soft_wrap=True)
+    told: set[str] = set()
+    for deadline in result["deadlines"]:
+        bundle = deadline["strategies"][first]["bundle"]
+        if bundle is not None and bundle not in told:
+            told.add(bundle)
+            console.print(f"bundle from {deadline['deadline_ms']:.3f} ms on: {escape(bundle)}", soft_wrap=True)
     console.print(f"report {escape(result['report'])}", soft_wrap=True)

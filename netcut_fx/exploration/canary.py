@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from netcut_fx.backends.base import Backend
 from netcut_fx.calm import CalmWatch
 from netcut_fx.job_keys import timing_facts
 from netcut_fx.measure import Measurement, Timer
-from netcut_fx.probe_networks import random_probe
+from netcut_fx.probe_networks import reference_network
 from netcut_fx.workspace import Workspace
 
 #: A network is watched so long at most for rounds in which nothing disturbs.
 _WATCHED_S = 20.0
-_SEED = 1
 
 
 class CanaryWatch(CalmWatch):
@@ -32,7 +29,7 @@ class CanaryWatch(CalmWatch):
     def __init__(self, backend: Backend, timings: Path) -> None:
         self._stage = Workspace(timings, shared=True).stage("canary", timing_facts(backend.target.fingerprint()))
         stored: dict[str, float] | None = self._stage.load()
-        canary = backend.compile(random_probe(np.random.default_rng(_SEED), "canary"))
+        canary = backend.compile(reference_network())
         super().__init__(canary.timer(), None if stored is None else stored["best_ms"], longest_s=_WATCHED_S)
 
     def measure(self, timer: Timer) -> Measurement:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from netcut_fx.atomic_files import atomic_write, report_storage_errors
 from netcut_fx.data import load_data
+from netcut_fx.errors import NetcutError
 from netcut_fx.exploration.executors import Executor, Inline, RayCluster
 from netcut_fx.exploration.explorer import Explorer
 from netcut_fx.exploration.labels import with_few_labels
@@ -81,11 +82,14 @@ def explore(
         kept in `out`.
     """
     heard = reporter or Silent()
-    if bundles and backend == "tvm":
-        # Refuse before hours of training what could not be delivered after them.
-        tvm_backend(options.each.target, options.each.threads, links=True)
     specs = [n if isinstance(n, NetworkSpec) else parse_network(n, normalize) for n in networks]
     check_networks(specs)
+    if bundles and backend == "tvm":
+        # Refuse before hours of training what could not be delivered after them.
+        try:
+            tvm_backend(options.each.target, options.each.threads, links=True)
+        except NetcutError as error:
+            raise type(error)(f"{error}; or leave the bundles out (--no-bundles)") from None
     folder = Path(out).absolute()
     with Workspace(folder, warn=heard.note):
         explorer = prepared(

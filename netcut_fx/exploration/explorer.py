@@ -14,7 +14,7 @@ from netcut_fx.exploration.facts import Candidate, Facts, Failure, Key, Trained
 from netcut_fx.exploration.network_spec import NetworkSpec
 from netcut_fx.exploration.options import ExploreOptions
 from netcut_fx.exploration.strategies import Steps, choose, next_steps
-from netcut_fx.exploration.tasks import Answer, Kind, Setting, Task
+from netcut_fx.exploration.tasks import Answer, Kind, Promise, Setting, Task
 from netcut_fx.job_values import Reporter
 from netcut_fx.measure import Measurement
 
@@ -95,15 +95,19 @@ class Explorer:
     def deliver(self) -> None:
         """Write the winner of the first strategy for each deadline as a bundle, each winner once.
 
-        A winner that cannot be delivered has failed; the search goes on without it.
+        Only what meets its deadline as measured: the published strategy may keep a winner that does not. A winner that
+        cannot be delivered has failed; the search goes on without it.
         """
-        won: dict[Key, float] = {}
-        for deadline_ms in self.deadlines_ms:
+        promises: dict[Key, Promise] = {}
+        for deadline_ms in sorted(self.deadlines_ms):
             winner = choose(self.options.strategies[0], self.facts, deadline_ms, self.options.each.shortlist).winner
-            if winner is not None:
-                won[winner] = min(deadline_ms, won.get(winner, deadline_ms))
+            if winner is None or winner in promises:
+                continue
+            measured = self.facts.measured[winner]
+            if measured.ms <= deadline_ms:
+                promises[winner] = Promise(deadline_ms, self.facts.estimates[winner], measured)
         before = len(self.facts.failures)
-        self._do("deliver", list(won), self._take_deliver, won)
+        self._do("deliver", list(promises), self._take_deliver, promises)
         if len(self.facts.failures) > before:
             self.search()
             self.deliver()
@@ -142,9 +146,7 @@ class Explorer:
     def _measure(self, keys: Sequence[Key]) -> None:
         self._do("measure", list(keys), self._take_measure)
 
-    def _do(
-        self, kind: Kind, keys: Sequence[Key], take: _Take, deadlines_ms: Mapping[Key, float] | None = None
-    ) -> None:
+    def _do(self, kind: Kind, keys: Sequence[Key], take: _Take, promises: Mapping[Key, Promise] | None = None) -> None:
         if not keys:
             return
         self.reporter.stage(f"{kind} {len(keys)} {'networks' if kind in ('survey', 'time') else 'candidates'}")
@@ -169,7 +171,7 @@ class Explorer:
                 self.setting,
                 cut,
                 self._teacher_of((network, cut)) if kind in ("train", "deliver") else None,
-                (deadlines_ms or {}).get((network, cut), 0.0),
+                (promises or {}).get((network, cut)),
             )
             for network, cut in keys
         ]

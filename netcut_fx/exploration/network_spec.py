@@ -41,7 +41,12 @@ class NetworkSpec:
     @property
     def folder_name(self) -> str:
         """The name as part of a file name."""
-        return re.sub(r"[^A-Za-z0-9.+-]+", "_", self.name).strip("_.")[:60] or "network"
+        return file_name(self.name).strip("_.")[:60] or "network"
+
+
+def file_name(name: str) -> str:
+    """`name` with everything but letters, digits and ``.+-`` as underscores."""
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", name)
 
 
 def parse_network(text: str, default_normalize: str | None = None) -> NetworkSpec:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -23,7 +22,7 @@ from netcut_fx.errors import NetcutError
 from netcut_fx.evaluate import predict_logits
 from netcut_fx.exploration.canary import CanaryWatch
 from netcut_fx.exploration.labels import distilled, target_table, with_few_labels, without_test
-from netcut_fx.exploration.network_spec import NetworkSpec
+from netcut_fx.exploration.network_spec import NetworkSpec, file_name
 from netcut_fx.exploration.tasks import Answer, Kind, Setting, Task
 from netcut_fx.graph import TracedModule
 from netcut_fx.job import Job
@@ -250,33 +249,34 @@ def _measure(task: Task) -> dict[str, Any]:
 
 
 def _deliver(task: Task) -> dict[str, Any]:
+    promise = task.promise
+    assert promise is not None, "whoever asks for a delivery knows what was measured"
     timed, learned = (_job(task.network, task.setting, part) for part in ("time", "train"))
     folder = task.setting.folder / BUNDLES
-    bundle = folder / re.sub(r"[^A-Za-z0-9.+-]+", "_", f"{task.network.folder_name}-{task.cut}")
-    key = {**_training_key(task), **timed.target_key, "deadline_ms": task.deadline_ms, "bundle": str(bundle)}
-    stage = learned.workspace.stage("delivered", key)
+    bundle = folder / file_name(f"{task.network.folder_name}-{task.cut}")
+    told = {"deadline_ms": promise.deadline_ms, "measured": promise.measured.to_json(), "bundle": str(bundle)}
+    stage = learned.workspace.stage("delivered", {**_training_key(task), **timed.target_key, **told})
     stored = stage.load()
     if stored is not None and bundle.exists():
         return stored
     trained = _trained(task)
-    frontier = timed.by_name(task.cut)
-    price = LatencyModel.of_calibration(timed.profile(timed.trn(timed.uncut))[0]).price
     artefact = Artefact(
-        frontier.name,
+        task.cut,
         trained,
         timed.backend.compile(trained.traced, database=timed.database),
-        price(kernels_of_cuts(timed.traced, [frontier], timed.head)[frontier.name]),
-        timed.measure(frontier),
-        task.deadline_ms,
+        promise.estimate,
+        promise.measured,
+        promise.deadline_ms,
         learned.dataset,
         timed.backend.target,
         learned.options,
     )
     folder.mkdir(parents=True, exist_ok=True)
     notes: list[str] = []
-    value: dict[str, Any] = {"agreement": write_checked(artefact, bundle, notes.append), "bundle": str(bundle)}
-    stage.save({**value, "notes": notes})
-    return {**value, "notes": notes}
+    agreement = write_checked(artefact, bundle, notes.append)
+    value: dict[str, Any] = {"agreement": agreement, "bundle": str(bundle), "notes": notes}
+    stage.save(value)
+    return value
 
 
 _STEPS: Mapping[Kind, Callable[[Task], dict[str, Any]]] = {

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cost_models import LatencyEstimate
 from netcut_fx.exploration.network_spec import NetworkSpec
 from netcut_fx.job_options import RunOptions
+from netcut_fx.measure import Measurement
 
 #: ``survey``: frontiers, features, quick heads. ``train``: retrain one cut. ``time``: tune and profile the uncut
 #: network, predict all cuts. ``measure``: compile and time one cut. ``deliver``: write a retrained cut as a bundle. The
@@ -50,6 +52,15 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Promise:
+    """What a bundle says of its latency: the deadline it was chosen to meet, the prediction and the measurement."""
+
+    deadline_ms: float
+    estimate: LatencyEstimate
+    measured: Measurement
+
+
+@dataclass(frozen=True)
 class Task:
     """One step.
 
@@ -65,8 +76,8 @@ class Task:
         Of ``train``, ``measure`` and ``deliver``: which cut.
     teacher : NetworkSpec or None
         Of ``train`` and ``deliver`` with distillation: the network whose uncut form was trained already.
-    deadline_ms : float
-        Of ``deliver``: what the cut was chosen to meet.
+    promise : Promise or None
+        Of ``deliver``.
     """
 
     kind: Kind
@@ -74,7 +85,7 @@ class Task:
     setting: Setting
     cut: str = ""
     teacher: NetworkSpec | None = None
-    deadline_ms: float = 0.0
+    promise: Promise | None = None
 
     def __str__(self) -> str:
         return f"{self.kind} {self.network.name}" + (f" at {self.cut}" if self.cut else "")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
+from netcut_fx.pictures.accuracy_axis import Frame, accuracy_axis, draw_accuracy_axis, draw_latency_axis, stairs
 from netcut_fx.pictures.legend import legend
 from netcut_fx.pictures.svg import (
     Element,
@@ -14,7 +13,6 @@ from netcut_fx.pictures.svg import (
     Scale,
     diamond,
     drawing,
-    number_text,
     round_ticks,
     text_width,
     tick_text,
@@ -24,11 +22,10 @@ from netcut_fx.result_values import Record, format_interval, format_ms, format_p
 
 _WIDTH, _HEIGHT = 1080.0, 540.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76.0, 1056.0, 40.0, 440.0
+_FRAME = Frame(_LEFT, _RIGHT, _TOP, _BOTTOM)
 _LABEL_SIZE = 11.5
 #: With more frontiers than this only the measured ones are named; the others say their name under the pointer.
 _MANY = 40
-#: Accuracies that a logarithmic error axis may mark.
-_ROUND_ACCURACIES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 
 
 @dataclass(frozen=True)
@@ -71,10 +68,13 @@ def accuracy_latency(result: Record) -> Element:
             "class", "empty middle"
         )
         return picture
-    y, logarithmic = _accuracy_scale(points)
-    canvas = _Canvas(picture, _latency_scale(points, deadline_ms), y, Labels((_LEFT, _TOP, _RIGHT, _BOTTOM)))
+    axis = accuracy_axis(_accuracies(points), _FRAME)
+    x = _latency_scale(points, deadline_ms)
+    canvas = _Canvas(picture, x, axis.scale, Labels((_LEFT, _TOP, _RIGHT, _BOTTOM)))
     _background(canvas, deadline_ms)
-    _axes(canvas, points, logarithmic)
+    ticks = round_ticks(x.low, x.high, 10)
+    draw_latency_axis(picture, x, [(tick, tick_text(tick, ticks)) for tick in ticks], _FRAME, "latency, ms")
+    draw_accuracy_axis(picture, axis, _FRAME, "validation accuracy")
     front = pareto(point.candidate for point in points)
     _front(canvas, front)
     for point in points:
@@ -107,22 +107,6 @@ def _accuracies(points: Sequence[_Point]) -> list[float]:
     return [v for point in points for v in (point.candidate.quick, point.candidate.validation) if v is not None]
 
 
-def _accuracy_scale(points: Sequence[_Point]) -> tuple[Scale, bool]:
-    values = _accuracies(points)
-    low, high = min(values), max(values)
-    if high > 0.9 and high - low > 0.12:
-        # Differences that matter lie between 95 % and 100 %: show the error logarithmically.
-        # No error at all has no logarithm: it is drawn as half the smallest one that occurs.
-        floor = min(1 - v for v in values if v < 1) / 2 if high >= 1 else 1e-9
-
-        def transform(accuracy: float) -> float:
-            return -math.log10(max(1 - accuracy, floor))
-
-        return Scale(low, high, _BOTTOM - 28, _TOP + 32, transform), True
-    margin = max((high - low) * 0.1, 0.005)
-    return Scale(max(low - margin, 0.0), min(high + margin, 1.0 + margin / 2), _BOTTOM, _TOP), False
-
-
 def _background(canvas: _Canvas, deadline_ms: float | None) -> None:
     picture, x, labels = canvas.picture, canvas.x, canvas.labels
     if deadline_ms is None or deadline_ms <= 0:
@@ -147,46 +131,10 @@ def _background(canvas: _Canvas, deadline_ms: float | None) -> None:
         labels.reserve((_LEFT, _TOP, _LEFT + text_width(meets, 11) + 14, _TOP + 24))
 
 
-def _axes(canvas: _Canvas, points: Sequence[_Point], logarithmic: bool) -> None:
-    picture, x, y = canvas.picture, canvas.x, canvas.y
-    ticks = round_ticks(x.low, x.high, 10)
-    for tick in ticks:
-        picture.add("line", x1=x(tick), x2=x(tick), y1=_BOTTOM, y2=_BOTTOM + 5, class_="axis")
-        picture.add("text", tick_text(tick, ticks), x=x(tick), y=_BOTTOM + 20, class_="tick middle")
-    if logarithmic:
-        perfect = max(_accuracies(points)) >= 1
-        marks = [(1.0, "100\u00a0%")] if perfect else []
-        wanted = (a for a in reversed(_ROUND_ACCURACIES) if _TOP <= y(a) <= _BOTTOM)
-        marks += [(a, f"{a * 100:g}\u00a0%") for a in wanted]
-    else:
-        wanted = round_ticks(y.low * 100, min(y.high, 1.0) * 100, 7)
-        marks = [(tick / 100, tick_text(tick, wanted) + "\u00a0%") for tick in reversed(wanted)]
-    last = -math.inf
-    for accuracy, content in marks:
-        at = y(accuracy)
-        if at - last < 18:
-            continue
-        last = at
-        picture.add("line", x1=_LEFT, x2=_RIGHT, y1=at, y2=at, class_="grid")
-        picture.add("text", content, x=_LEFT - 9, y=at + 4, class_="tick end")
-    picture.add("line", x1=_LEFT, x2=_RIGHT, y1=_BOTTOM, y2=_BOTTOM, class_="axis")
-    picture.add("text", "latency, ms", x=(_LEFT + _RIGHT) / 2, y=_BOTTOM + 42, class_="axis-title middle")
-    title = "validation accuracy" + (" (error on a log scale)" if logarithmic else "")
-    middle = (_TOP + _BOTTOM) / 2
-    turned = f"rotate(-90 18 {number_text(middle)})"
-    picture.add("text", title, x=18, y=middle, transform=turned, class_="axis-title middle")
-
-
 def _front(canvas: _Canvas, front: Sequence[tuple[float, float]]) -> None:
     if len(front) < 2:
         return
-    x, y = canvas.x, canvas.y
-    path = f"M{number_text(x(front[0][0]))},{number_text(y(front[0][1]))}"
-    for (ms, accuracy), (next_ms, next_accuracy) in pairwise(front):
-        path += f"H{number_text(x(next_ms))}V{number_text(y(next_accuracy))}"
-        canvas.labels.reserve((x(ms), y(accuracy) - 2, x(next_ms), y(accuracy) + 2))
-        canvas.labels.reserve((x(next_ms) - 2, y(next_accuracy), x(next_ms) + 2, y(accuracy)))
-    line = canvas.picture.add("path", d=path, class_="front")
+    line = canvas.picture.add("path", d=stairs(front, canvas.x, canvas.y, canvas.labels), class_="front")
     line.tooltip("Pareto front: none is both faster and more accurate")
 
 

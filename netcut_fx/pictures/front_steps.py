@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
+from netcut_fx.pictures.accuracy_axis import Frame, accuracy_axis, draw_accuracy_axis, draw_latency_axis, stairs
 from netcut_fx.pictures.svg import (
     Element,
     Labels,
@@ -21,10 +21,9 @@ from netcut_fx.result_values import Record, format_ms, format_percent, mapping, 
 
 _WIDTH, _HEIGHT = 1080.0, 560.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76.0, 1056.0, 40.0, 460.0
+_FRAME = Frame(_LEFT, _RIGHT, _TOP, _BOTTOM)
 #: Factor between the marks at the ends and the frame.
 _MARGIN = 1.25
-#: Where the axis of accuracies may have lines, in percent.
-_LEVELS = (0, 10, 20, 30, 40, 50, 60, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 99.5, 100)
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,11 @@ def front_steps(result: Record) -> Element:
         return picture
     fastest, slowest = min(m.ms for m in marks), max(m.ms for m in marks)
     x = Scale(fastest / _MARGIN, slowest * _MARGIN, _LEFT, _RIGHT, math.log10)
-    low, high = min(m.accuracy for m in marks), max(m.accuracy for m in marks)
-    y = Scale(max(0.0, low - 0.02), min(1.0, high + 0.25 * (1.0 - high) + 0.001), _BOTTOM, _TOP, _of_errors)
-    _axes(picture, x, y)
+    axis = accuracy_axis([m.accuracy for m in marks], _FRAME)
+    y = axis.scale
+    ticks = [(tick, f"{tick:g}") for tick in decade_ticks(x.low, x.high)]
+    draw_latency_axis(picture, x, ticks, _FRAME, "measured latency, ms (logarithmic)")
+    draw_accuracy_axis(picture, axis, _FRAME, "test accuracy")
     fronts = mapping(result, "fronts")
     labels = Labels((_LEFT, _TOP, _RIGHT, _BOTTOM))
     _front(picture, x, y, records(fronts, "off_the_shelf"), "tone-uncut", labels)
@@ -73,11 +74,6 @@ def front_steps(result: Record) -> Element:
     return picture
 
 
-def _of_errors(accuracy: float) -> float:
-    """Half the errors are as far as half of the half; without errors is as far as one in 400."""
-    return -math.log10(1.0025 - accuracy)
-
-
 def _mark(cut: Record) -> _Mark | None:
     ms, accuracy = number(cut, "measured_ms"), number(cut, "test_accuracy")
     if ms is None or ms <= 0 or accuracy is None:
@@ -85,35 +81,14 @@ def _mark(cut: Record) -> _Mark | None:
     return _Mark(text(cut, "network"), text(cut, "cut"), bool(cut.get("uncut")), ms, accuracy)
 
 
-def _axes(picture: Element, x: Scale, y: Scale) -> None:
-    for tick in decade_ticks(x.low, x.high):
-        picture.add("line", x1=x(tick), x2=x(tick), y1=_BOTTOM, y2=_BOTTOM + 5, class_="axis")
-        picture.add("text", f"{tick:g}", x=x(tick), y=_BOTTOM + 20, class_="tick middle")
-    drawn = float("inf")
-    for level in (level for level in _LEVELS if y.low <= level / 100 <= y.high and drawn - y(level / 100) >= 18):
-        drawn = y(level / 100)
-        picture.add("line", x1=_LEFT, x2=_RIGHT, y1=drawn, y2=drawn, class_="grid")
-        picture.add("text", f"{level:g}\u00a0%", x=_LEFT - 9, y=drawn + 4, class_="tick end")
-    picture.add("line", x1=_LEFT, x2=_RIGHT, y1=_BOTTOM, y2=_BOTTOM, class_="axis")
-    title = "measured latency, ms (logarithmic)"
-    picture.add("text", title, x=(_LEFT + _RIGHT) / 2, y=_BOTTOM + 42, class_="axis-title middle")
-    middle, title = (_TOP + _BOTTOM) / 2, "test accuracy (logarithm of the errors)"
-    turned = f"rotate(-90 18 {number_text(middle)})"
-    picture.add("text", title, x=18, y=middle, transform=turned, class_="axis-title middle")
-
-
 def _front(picture: Element, x: Scale, y: Scale, points: Sequence[Record], tone: str, labels: Labels) -> None:
     known = [(number(p, "ms"), number(p, "test_accuracy")) for p in points]
     corners = [(ms, accuracy) for ms, accuracy in known if ms is not None and accuracy is not None]
     if not corners:
         return
-    path = f"M{number_text(x(corners[0][0]))},{number_text(y(corners[0][1]))}"
-    for (before, lower), (ms, accuracy) in pairwise(corners):
-        path += f"H{number_text(x(ms))}V{number_text(y(accuracy))}"
-        labels.reserve((x(before), y(lower) - 1, x(ms), y(lower) + 1))
-        labels.reserve((x(ms) - 1, y(accuracy), x(ms) + 1, y(lower)))
-    path += f"H{number_text(_RIGHT)}"
-    labels.reserve((x(corners[-1][0]), y(corners[-1][1]) - 1, _RIGHT, y(corners[-1][1]) + 1))
+    # Whoever may wait longer still has the last network.
+    path = stairs(corners, x, y, labels) + f"H{number_text(_RIGHT)}"
+    labels.reserve((x(corners[-1][0]), y(corners[-1][1]) - 2, _RIGHT, y(corners[-1][1]) + 2))
     picture.add("g", class_=tone).add("path", d=path, class_="interval")
 
 
