@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,10 @@ def details_of(rows: Sequence[Row]) -> dict[str, Any]:
     """What `summary` is taken from, with seeds and spreads."""
     small = [row for row in rows if row["pool"] == "small"]
     whole = [row for row in rows if row["pool"] == "all"]
+    settings = _by_images(_whole(rows)).items()
     return {
-        "gain_by_images_a_class": {str(images): _gains(group) for images, group in _by_images(_whole(rows)).items()},
+        "gain_by_images_a_class": {str(images): _gains(group, _gain_pct) for images, group in settings},
+        "angular_gain_by_images_a_class": {str(n): _gains(group, _angular_gain_pct) for n, group in settings},
         "exploration_speedup": _spread([s for row in whole for s in extrapolated_speedups(row, "ranked")]),
         "speedup_of_netcut_strategy": _spread([s for row in whole for s in extrapolated_speedups(row, "netcut")]),
         "exploration_speedup_where_a_network_meets": _spread(
@@ -178,12 +180,25 @@ def _by_images(rows: Sequence[Row]) -> dict[Any, list[Row]]:
     return dict(groups)
 
 
-def _gains(rows: Sequence[Row]) -> dict[str, Any]:
+def _gain_pct(deadline: Row) -> float | None:
+    """Top-1 of our winner over that of the best network off the shelf."""
+    return deadline["strategies"]["ranked"]["gain_pct"]
+
+
+def _angular_gain_pct(deadline: Row) -> float | None:
+    """The same in angular similarity, the metric of NetCut's paper."""
+    ours, shelf = deadline["strategies"]["ranked"]["winner"], deadline["off_the_shelf"]
+    if ours is None or shelf is None:
+        return None
+    return 100 * (ours["angular_similarity"] / shelf["angular_similarity"] - 1)
+
+
+def _gains(rows: Sequence[Row], gain_pct: Callable[[Row], float | None]) -> dict[str, Any]:
     """Largest, smallest and mean gain over the deadlines, each the mean over seeds."""
     at: defaultdict[float, list[float]] = defaultdict(list)
     for row in rows:
         for deadline in row["deadlines"]:
-            gain = deadline["strategies"]["ranked"]["gain_pct"]
+            gain = gain_pct(deadline)
             if gain is not None:
                 at[deadline["deadline_ms"]].append(gain)
     means = {ms: float(np.mean(values)) for ms, values in at.items() if len(values) == len(rows)}

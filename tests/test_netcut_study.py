@@ -27,7 +27,7 @@ def cut(flops: float, seconds: float | None, *, uncut: bool = False) -> dict[str
 def row(pool: str, gains: tuple[float | None, ...], *, per_class: int | None = 10) -> dict[str, Any]:
     def chosen(gain: float | None, speedup: float) -> dict[str, Any]:
         return {
-            "winner": {"network": "a", "cut": str(speedup), "train_cpu_seconds": 2.5},
+            "winner": {"network": "a", "cut": str(speedup), "train_cpu_seconds": 2.5, "angular_similarity": 0.6},
             "meets": gain != 3.0,
             "gain_pct": gain,
             "regret_points": 0.5,
@@ -42,7 +42,7 @@ def row(pool: str, gains: tuple[float | None, ...], *, per_class: int | None = 1
         "deadlines": [
             {
                 "deadline_ms": float(i),
-                "off_the_shelf": None if g is None else {},
+                "off_the_shelf": None if g is None else {"angular_similarity": 0.5},
                 "strategies": {"ranked": chosen(g, 50.0 + i), "netcut": chosen(g, 5.0)},
             }
             for i, g in enumerate(gains, start=1)
@@ -72,6 +72,7 @@ def test_details_have_seeds_and_spreads() -> None:
     gains = found["gain_by_images_a_class"]["10"]
     assert (gains["max"]["deadline_ms"], gains["max"]["by_seed_pct"]) == (3.0, [10.0, 20.0])
     assert (gains["seeds"], gains["deadlines"]) == (2, 2)
+    assert found["angular_gain_by_images_a_class"]["10"]["max"]["mean_pct"] == pytest.approx(20.0)
     assert found["measured_speedup_small_networks"]["max"] == 52.0
 
 
