@@ -48,10 +48,10 @@ def test_two_networks_with_the_real_compiler(tmp_path: Path) -> None:
     assert last["strategies"]["ranked"]["winner"]["measured_ms"] <= last["deadline_ms"]
     assert {n["name"] for n in result["networks"]} == {"plain", "residual"}
     assert (out / "report.html").exists()
-    winner = last["strategies"]["ranked"]
+    winner = last["best_known"]
     bundle = Path(winner["bundle"])
     assert bundle.parent == out / "bundles"
-    assert {d["strategies"]["ranked"]["bundle"] for d in result["deadlines"]} - {None} == {
+    assert {d["best_known"]["bundle"] for d in result["deadlines"]} - {None} == {
         str(p) for p in bundle.parent.iterdir() if p.is_dir()
     }
     manifest = load(bundle).manifest

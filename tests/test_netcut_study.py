@@ -44,6 +44,7 @@ def row(pool: str, gains: tuple[float | None, ...], *, per_class: int | None = 1
                 "deadline_ms": float(i),
                 "off_the_shelf": None if g is None else {"angular_similarity": 0.5},
                 "strategies": {"ranked": chosen(g, 50.0 + i), "netcut": chosen(g, 5.0)},
+                "best_known": {"gain_pct": None if g is None else g + 0.5},
             }
             for i, g in enumerate(gains, start=1)
         ],
@@ -57,6 +58,7 @@ def test_summary_takes_means_over_seeds_and_spreads_over_deadlines() -> None:
     found = summary(rows)
     assert (found["networks"], found["trns"], found["better_and_faster"]) == (1, 2, 2)
     assert (found["max_relative_gain_pct"], found["min_gain_pct_on_sweep"]) == (15.0, 3.0)
+    assert (found["max_gain_of_best_known_pct"], found["min_gain_of_best_known_pct"]) == (15.5, 3.5)
     assert (found["max_gain_images_a_class"], found["max_gain_deadline_ms"]) == ("10", 3.0)
     assert found["measured_speedup_small_networks"] == 51.5
     assert found["measured_speedup_of_netcut_strategy_small_networks"] == 5.0

@@ -50,7 +50,12 @@ def result() -> dict[str, Any]:
             {"name": "broken", "failed": "survey: no weights", "cuts": []},
         ],
         "deadlines": [
-            {"deadline_ms": 2.5, "off_the_shelf": whole, "strategies": {"ranked": chosen}},
+            {
+                "deadline_ms": 2.5,
+                "off_the_shelf": whole,
+                "strategies": {"ranked": chosen},
+                "best_known": {"winner": trimmed, "gain_pct": 12.5},
+            },
             {"deadline_ms": 0.1, "off_the_shelf": None, "strategies": {"ranked": {"winner": None, "retrained": 0}}},
         ],
         "fronts": {
@@ -75,6 +80,15 @@ def test_every_deadline_has_a_row_for_each_strategy() -> None:
     assert (met.retrained, met.seconds, met.speedup, met.status) == ("1", "12", "42.0×", "met")
     assert (none.shelf, none.winner, none.gain, none.seconds) == ("none in time", "nothing in time", "–", "unknown")
     assert none.status == "none"
+
+
+def test_a_better_network_that_another_deadline_wanted_has_a_row() -> None:
+    made = result()
+    made["deadlines"][0]["best_known"] = {"winner": made["deadlines"][0]["off_the_shelf"], "gain_pct": 0.0}
+    chosen, known, _ = choice_rows(made)
+    assert (chosen.strategy, known.strategy) == ("ranked", "best known")
+    assert (known.winner, known.gain, known.status) == ("a<b>, uncut", "0.0\u00a0%", "met")
+    assert (known.retrained, known.seconds, known.speedup) == ("–", "–", "–")
 
 
 def test_the_page_names_what_failed_and_escapes_every_name() -> None:

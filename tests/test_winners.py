@@ -1,4 +1,4 @@
-"""Winners of an exploration are delivered; one that cannot be is replaced by the next."""
+"""The best network known for each deadline is delivered; one that cannot be is replaced by the next."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from netcut_fx.evaluate import Accuracy
 from netcut_fx.exploration.executors import Done, Inline
 from netcut_fx.exploration.explore import prepared
 from netcut_fx.exploration.explorer import Explorer
@@ -13,6 +14,7 @@ from netcut_fx.exploration.facts import Key
 from netcut_fx.exploration.network_spec import parse_network
 from netcut_fx.exploration.options import Strategy
 from netcut_fx.exploration.outcome import outcome_of
+from netcut_fx.exploration.strategies import choose
 from netcut_fx.exploration.tasks import Answer, Task
 from tests.small_exploration import PLAIN, RESIDUAL, SIZE, options
 from tests.small_run import DATA, Listener
@@ -59,10 +61,10 @@ def searched(folder: Path, listener: Listener, *strategies: Strategy) -> tuple[E
 def winners(explorer: Explorer) -> list[tuple[Key, float, str | None]]:
     found: list[tuple[Key, float, str | None]] = []
     for deadline in outcome_of(explorer)["deadlines"]:
-        chosen = deadline["strategies"]["ranked"]
-        if chosen["winner"] is not None:
-            key = (chosen["winner"]["network"], chosen["winner"]["cut"])
-            found.append((key, deadline["deadline_ms"], chosen["bundle"]))
+        best = deadline["best_known"]
+        if best["winner"] is not None:
+            key = (best["winner"]["network"], best["winner"]["cut"])
+            found.append((key, deadline["deadline_ms"], best["bundle"]))
     return found
 
 
@@ -93,12 +95,25 @@ def test_a_winner_that_cannot_be_delivered_is_replaced_by_the_next(tmp_path: Pat
     assert all(explorer.facts.measured[key].ms <= ms for key, ms, _ in won)
 
 
-def test_a_winner_that_broke_its_deadline_is_not_delivered(tmp_path: Path) -> None:
-    listener = Listener()
-    explorer, clock = searched(tmp_path, listener, "netcut")
-    won = [d["strategies"]["netcut"]["winner"] for d in outcome_of(explorer)["deadlines"]]
-    assert any(w is not None for w in won)
+def test_what_broke_its_deadline_is_not_delivered(tmp_path: Path) -> None:
+    explorer, clock = searched(tmp_path, Listener(), "netcut")
+    assert winners(explorer)
     for key, measured in explorer.facts.measured.items():
         explorer.facts.measured[key] = replace(measured, ms=1000 * measured.ms, high_ms=1000 * measured.high_ms)
     explorer.deliver()
-    assert clock.asked == []
+    assert (winners(explorer), clock.asked) == ([], [])
+
+
+def test_what_was_retrained_for_another_deadline_is_delivered_where_it_is_better(tmp_path: Path) -> None:
+    explorer, _ = searched(tmp_path, Listener())
+    longest = max(explorer.deadlines_ms)
+    chosen = choose("ranked", explorer.facts, longest, 1).winner
+    other = next(k for k in explorer.facts.trained if k != chosen and k in explorer.facts.measured)
+    trained = explorer.facts.trained[other]
+    total = trained.validation.total
+    for key in explorer.facts.trained:
+        right = total if key == other else 0
+        explorer.facts.trained[key] = replace(explorer.facts.trained[key], validation=Accuracy(right, total))
+    assert explorer.facts.measured[other].ms <= longest
+    assert winners(explorer)[-1][0] == other
+    assert choose("ranked", explorer.facts, longest, 1).winner == chosen

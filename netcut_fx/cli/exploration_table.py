@@ -30,10 +30,9 @@ def print_exploration(result: dict[str, Any]) -> None:
     for network in result["networks"]:
         if network["failed"]:
             console.print(f"[red]failed[/] {escape(network['name'])}: {escape(network['failed'])}", soft_wrap=True)
-    first = result["strategies"][0]
     told: set[str] = set()
     for deadline in result["deadlines"]:
-        bundle = deadline["strategies"][first]["bundle"]
+        bundle = deadline["best_known"]["bundle"]
         if bundle is not None and bundle not in told:
             told.add(bundle)
             console.print(f"bundle from {deadline['deadline_ms']:.3f} ms on: {escape(bundle)}", soft_wrap=True)

@@ -60,7 +60,7 @@ def explore(
     off_the_shelf: Annotated[
         bool, typer.Option(help="retrain and measure every uncut network too, to compare with")
     ] = True,
-    bundles: Annotated[bool, typer.Option(help="write the winners as bundles")] = True,
+    bundles: Annotated[bool, typer.Option(help="write the best network for each deadline as a bundle")] = True,
     seed: Annotated[int, typer.Option(help="of splits, heads, training and search")] = 0,
     jobs: Annotated[int | None, typer.Option(help="processes that survey and train; by default one a core")] = None,
     ray: Annotated[

@@ -66,7 +66,7 @@ def explore(
     backend : str
         ``tvm``, or ``eager`` to try things out.
     bundles : bool
-        Write the winners of the first strategy as bundles into ``bundles/``; torch eager makes none.
+        Write the best network known for each deadline as a bundle into ``bundles/``; torch eager makes none.
     reporter : Reporter, optional
         Hears of steps, progress and failures.
 

@@ -13,7 +13,7 @@ from netcut_fx.exploration.executors import Executor
 from netcut_fx.exploration.facts import Candidate, Facts, Failure, Key, Trained
 from netcut_fx.exploration.network_spec import NetworkSpec
 from netcut_fx.exploration.options import ExploreOptions
-from netcut_fx.exploration.strategies import Steps, choose, next_steps
+from netcut_fx.exploration.strategies import Steps, best_known, next_steps
 from netcut_fx.exploration.tasks import Answer, Kind, Promise, Setting, Task
 from netcut_fx.job_values import Reporter
 from netcut_fx.measure import Measurement
@@ -93,19 +93,15 @@ class Explorer:
             self._train(wanted.train)
 
     def deliver(self) -> None:
-        """Write the winner of the first strategy for each deadline as a bundle, each winner once.
+        """Write the best network known for each deadline as a bundle, each network once.
 
-        Only what meets its deadline as measured: the published strategy may keep a winner that does not. A winner that
-        cannot be delivered has failed; the search goes on without it.
+        One that cannot be delivered has failed; the search goes on without it.
         """
         promises: dict[Key, Promise] = {}
         for deadline_ms in sorted(self.deadlines_ms):
-            winner = choose(self.options.strategies[0], self.facts, deadline_ms, self.options.each.shortlist).winner
-            if winner is None or winner in promises:
-                continue
-            measured = self.facts.measured[winner]
-            if measured.ms <= deadline_ms:
-                promises[winner] = Promise(deadline_ms, self.facts.estimates[winner], measured)
+            best = best_known(self.facts, deadline_ms)
+            if best is not None and best not in promises:
+                promises[best] = Promise(deadline_ms, self.facts.estimates[best], self.facts.measured[best])
         before = len(self.facts.failures)
         self._do("deliver", list(promises), self._take_deliver, promises)
         if len(self.facts.failures) > before:

@@ -9,7 +9,7 @@ from netcut_fx.exploration.bill import bill_of, cpu_seconds, strategy_seconds
 from netcut_fx.exploration.explorer import Explorer
 from netcut_fx.exploration.facts import Facts, Key
 from netcut_fx.exploration.options import Strategy
-from netcut_fx.exploration.strategies import Choice, choose, off_the_shelf
+from netcut_fx.exploration.strategies import Choice, best_known, choose, off_the_shelf
 
 SCHEMA_VERSION = 1
 
@@ -20,9 +20,10 @@ def outcome_of(explorer: Explorer) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``networks`` with their ``cuts``; ``deadlines``, each with the best ``off_the_shelf`` network and what every
-        strategy chose; the ``fronts`` of measured accuracy and latency; ``better_and_faster``, cuts that beat their own
-        uncut network in both; the ``bill``; ``failures``.
+        ``networks`` with their ``cuts``; ``deadlines``, each with the best ``off_the_shelf`` network, what every
+        strategy chose, and the ``best_known`` of all that was retrained, with its bundle; the ``fronts`` of measured
+        accuracy and latency; ``better_and_faster``, cuts that beat their own uncut network in both; the ``bill``;
+        ``failures``.
     """
     facts = explorer.facts
     deadlines = [_deadline(explorer, deadline_ms) for deadline_ms in explorer.deadlines_ms]
@@ -136,6 +137,26 @@ def _deadline(explorer: Explorer, deadline_ms: float) -> dict[str, Any]:
         "deadline_ms": deadline_ms,
         "off_the_shelf": point(facts, shelf),
         "strategies": {s: _chosen(explorer, s, c, deadline_ms, shelf, best, seconds) for s, c in choices.items()},
+        "best_known": _best_known(explorer, deadline_ms, shelf),
+    }
+
+
+def _best_known(explorer: Explorer, deadline_ms: float, shelf: Key | None) -> dict[str, Any]:
+    facts, best = explorer.facts, best_known(explorer.facts, deadline_ms)
+    delivered = None if best is None else explorer.rows.get(("deliver", *best))
+    return {
+        "winner": point(facts, best),
+        "bundle": None if delivered is None else delivered["bundle"],
+        **_gains(facts, best, shelf),
+    }
+
+
+def _gains(facts: Facts, winner: Key | None, shelf: Key | None) -> dict[str, float | None]:
+    """Of test accuracy over the best network off the shelf: relative, and in points."""
+    ours, theirs = (None if key is None else facts.trained[key].test.value for key in (winner, shelf))
+    return {
+        "gain_pct": None if ours is None or not theirs else 100 * (ours / theirs - 1),
+        "gain_points": None if ours is None or theirs is None else 100 * (ours - theirs),
     }
 
 
@@ -150,20 +171,16 @@ def _chosen(
 ) -> dict[str, Any]:
     facts, winner = explorer.facts, choice.winner
     accuracy = None if winner is None else facts.trained[winner].test.value
-    against = None if shelf is None else facts.trained[shelf].test.value
     ideal = None if best is None else facts.trained[best].test.value
-    delivered = None if winner is None else explorer.rows.get(("deliver", *winner))
     own, all_of_them = seconds[strategy], seconds.get("exhaustive")
     met = None if winner is None else facts.measured[winner].ms <= deadline_ms
     return {
         "winner": point(facts, winner),
         "meets": met,
-        "bundle": None if delivered is None else delivered["bundle"],
         "retrained": len(choice.retrained),
         "retraining_cpu_seconds": cpu_seconds(explorer, choice.retrained),
         "cpu_seconds": own,
-        "gain_pct": None if accuracy is None or not against else 100 * (accuracy / against - 1),
-        "gain_points": None if accuracy is None or against is None else 100 * (accuracy - against),
+        **_gains(facts, winner, shelf),
         "regret_points": None if accuracy is None or ideal is None else 100 * (ideal - accuracy),
         "speedup": None if not own or all_of_them is None else all_of_them / own,
     }

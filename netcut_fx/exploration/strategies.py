@@ -68,6 +68,14 @@ def off_the_shelf(facts: Facts, deadline_ms: float) -> Key | None:
     return _best(facts, _meeting(facts, [c.key for c in facts.usable() if c.uncut], deadline_ms))
 
 
+def best_known(facts: Facts, deadline_ms: float) -> Key | None:
+    """The best of all that is retrained and measured and meets `deadline_ms`, whatever it was retrained for.
+
+    Retraining tells more than any ranking, and what was retrained for another deadline costs nothing more.
+    """
+    return _best(facts, _meeting(facts, [c.key for c in facts.usable()], deadline_ms))
+
+
 def netcut_picks(facts: Facts, deadline_ms: float) -> list[Key]:
     """For each network the deepest cut whose estimate meets the deadline (Algorithm 1 of the paper).
 
