@@ -21,13 +21,26 @@ from benchmarks.study_summary import (
 
 
 def cut(flops: float, seconds: float | None, *, uncut: bool = False) -> dict[str, Any]:
-    return {"uncut": uncut, "kept_flops": flops, "train_cpu_seconds": seconds, "predicted_ms": flops / 1e6}
+    return {
+        "uncut": uncut,
+        "kept_flops": flops,
+        "train_cpu_seconds": seconds,
+        "predicted_ms": flops / 1e6,
+        "measured_ms": flops / 2e6,
+        "test_accuracy": 0.75,
+    }
 
 
 def row(pool: str, gains: tuple[float | None, ...], *, per_class: int | None = 10) -> dict[str, Any]:
     def chosen(gain: float | None, speedup: float) -> dict[str, Any]:
         return {
-            "winner": {"network": "a", "cut": str(speedup), "train_cpu_seconds": 2.5, "angular_similarity": 0.6},
+            "winner": {
+                "network": "a",
+                "cut": str(speedup),
+                "train_cpu_seconds": 2.5,
+                "angular_similarity": 0.6,
+                "test_accuracy": 0.9,
+            },
             "meets": gain != 3.0,
             "gain_pct": gain,
             "regret_points": 0.5,
@@ -74,6 +87,10 @@ def test_details_have_seeds_and_spreads() -> None:
     gains = found["gain_by_images_a_class"]["10"]
     assert (gains["max"]["deadline_ms"], gains["max"]["by_seed_pct"]) == (3.0, [10.0, 20.0])
     assert (gains["seeds"], gains["deadlines"]) == (2, 2)
+    # The uncut network takes 2 ms and is right in 75 %, so the first deadline has nothing to compare with.
+    strict = found["strict_gain_by_images_a_class"]["10"]
+    assert strict["max"]["mean_pct"] == pytest.approx(20.0)
+    assert strict["deadlines"] == 2
     assert found["angular_gain_by_images_a_class"]["10"]["max"]["mean_pct"] == pytest.approx(20.0)
     assert found["measured_speedup_small_networks"]["max"] == 52.0
 
