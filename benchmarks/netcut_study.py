@@ -11,7 +11,7 @@ first setting, so that exhaustive search is really done once.
 
 Other images: ``--data`` with ``--build`` and ``--out`` of their own, and ``--timings build/netcut_study/timings``, as
 in ``--data "fashion-mnist?limit=2000" --no-exhaustive``, or ``--data build/cifar10.npz`` once
-``python -m benchmarks.study_images`` wrote it.
+``python -m benchmarks.study_images`` wrote it; ``--networks`` explores fewer.
 
 Every phase goes on where it was stopped, and ``choose`` writes ``benchmarks/results/netcut_study.json`` after each
 setting, and beside it the picture of the one with the largest gain. ``--tiny`` tries all of it on one network in
