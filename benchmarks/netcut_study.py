@@ -35,10 +35,10 @@ from benchmarks.machine import machine
 from benchmarks.study_settings import SETTINGS, SMALL, TINY, StudySetting, networks
 from benchmarks.study_summary import details_of, most_telling, portable, rounded, summary
 from netcut_fx.atomic_files import atomic_write
+from netcut_fx.exploration.deadlines import just_below_uncut
 from netcut_fx.exploration.executors import Inline
 from netcut_fx.exploration.explore import prepared
 from netcut_fx.exploration.explorer import Explorer
-from netcut_fx.exploration.facts import Facts
 from netcut_fx.exploration.network_spec import NetworkSpec
 from netcut_fx.exploration.options import Strategy
 from netcut_fx.exploration.outcome import outcome_of
@@ -50,8 +50,6 @@ HERE = Path(__file__).parent
 OUT = HERE / "results" / "netcut_study.json"
 BUILD = HERE.parent / "build" / "netcut_study"
 SIZE = (128, 128)
-#: Of an uncut network's time: a deadline just below it, where the network that is next in line is furthest behind.
-JUST_BELOW = 0.98
 
 
 class Lines:
@@ -96,11 +94,6 @@ def know_latencies(explorer: Explorer) -> None:
     explorer.survey()
     explorer.time()
     explorer.deadlines_ms = tuple(sorted({*explorer.deadlines_ms, *just_below_uncut(explorer.facts)}))
-
-
-def just_below_uncut(facts: Facts) -> list[float]:
-    """A deadline in ms for each uncut network that it does not meet by a little, rounded as those of a sweep."""
-    return [float(f"{JUST_BELOW * facts.measured[c.key].ms:.3g}") for c in facts.usable() if c.uncut]
 
 
 def pools_of(

@@ -15,20 +15,21 @@ Row = dict[str, Any]
 
 def portable(value: Any, root: Path) -> Any:
     """Paths in texts as seen from `root`, the folder of the project."""
-    if isinstance(value, str):
-        return value.replace(f"{root}/", "").replace(f"{root.parent}/", "../")
-    if isinstance(value, dict):
-        return {key: portable(member, root) for key, member in value.items()}
-    return [portable(member, root) for member in value] if isinstance(value, list) else value
+    return _each(value, str, lambda text: text.replace(f"{root}/", "").replace(f"{root.parent}/", "../"))
 
 
 def rounded(value: Any) -> Any:
     """Floats with six significant digits: a result file is read by people too."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
+    return _each(value, float, lambda number: float(f"{number:.6g}"))
+
+
+def _each(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """A copy of a JSON value in which everything of `kind` is changed."""
+    if isinstance(value, kind):
+        return change(value)
     if isinstance(value, dict):
-        return {key: rounded(member) for key, member in value.items()}
-    return [rounded(member) for member in value] if isinstance(value, list) else value
+        return {key: _each(member, kind, change) for key, member in value.items()}
+    return [_each(member, kind, change) for member in value] if isinstance(value, list) else value
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Any]:
@@ -45,8 +46,6 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     """
     details = details_of(rows)
     gains = [(g, images) for images, g in details["gain_by_images_a_class"].items() if g]
-    strict = [g for g in details["strict_gain_by_images_a_class"].values() if g]
-    known = [g for g in details["gain_of_best_known_by_images_a_class"].values() if g]
     best = max(gains, key=lambda found: found[0]["max"]["mean_pct"], default=None)
     worst = min(gains, key=lambda found: found[0]["min"]["mean_pct"], default=None)
     every = _whole(rows)
@@ -57,10 +56,8 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
         "max_gain_images_a_class": None if best is None else best[1],
         "max_gain_deadline_ms": None if best is None else best[0]["max"]["deadline_ms"],
         "min_gain_pct_on_sweep": None if worst is None else worst[0]["min"]["mean_pct"],
-        "max_strict_gain_pct": max((g["max"]["mean_pct"] for g in strict), default=None),
-        "min_strict_gain_pct": min((g["min"]["mean_pct"] for g in strict), default=None),
-        "max_gain_of_best_known_pct": max((g["max"]["mean_pct"] for g in known), default=None),
-        "min_gain_of_best_known_pct": min((g["min"]["mean_pct"] for g in known), default=None),
+        **_extremes(details, "strict_gain"),
+        **_extremes(details, "gain_of_best_known"),
         "deadline_violations": sum(
             d["strategies"]["ranked"]["meets"] is False for row in rows for d in row["deadlines"]
         ),
@@ -79,16 +76,25 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     return found
 
 
+def _extremes(details: Row, name: str) -> dict[str, float | None]:
+    """Largest and smallest of one kind of gain, whatever the number of images."""
+    groups = [g for g in details[f"{name}_by_images_a_class"].values() if g]
+    return {
+        f"max_{name}_pct": max((g["max"]["mean_pct"] for g in groups), default=None),
+        f"min_{name}_pct": min((g["min"]["mean_pct"] for g in groups), default=None),
+    }
+
+
 def details_of(rows: Sequence[Row]) -> dict[str, Any]:
     """What `summary` is taken from, with seeds and spreads."""
     small = [row for row in rows if row["pool"] == "small"]
     whole = [row for row in rows if row["pool"] == "all"]
     settings = _by_images(_whole(rows)).items()
     return {
-        "gain_by_images_a_class": {str(images): _gains(group, _gain_pct) for images, group in settings},
-        "strict_gain_by_images_a_class": {str(n): _gains(group, _strict_gain_pct) for n, group in settings},
-        "gain_of_best_known_by_images_a_class": {str(n): _gains(group, _known_gain_pct) for n, group in settings},
-        "angular_gain_by_images_a_class": {str(n): _gains(group, _angular_gain_pct) for n, group in settings},
+        **{
+            f"{name}_by_images_a_class": {str(images): _gains(group, gain_pct) for images, group in settings}
+            for name, gain_pct in _GAINS.items()
+        },
         "exploration_speedup": _spread([s for row in whole for s in extrapolated_speedups(row, "ranked")]),
         "speedup_of_netcut_strategy": _spread([s for row in whole for s in extrapolated_speedups(row, "netcut")]),
         "exploration_speedup_where_a_network_meets": _spread(
@@ -218,6 +224,14 @@ def _angular_gain_pct(_row: Row, deadline: Row) -> float | None:
     if ours is None or shelf is None:
         return None
     return 100 * (ours["angular_similarity"] / shelf["angular_similarity"] - 1)
+
+
+_GAINS = {
+    "gain": _gain_pct,
+    "strict_gain": _strict_gain_pct,
+    "gain_of_best_known": _known_gain_pct,
+    "angular_gain": _angular_gain_pct,
+}
 
 
 def _gains(rows: Sequence[Row], gain_pct: Callable[[Row, Row], float | None]) -> dict[str, Any]:

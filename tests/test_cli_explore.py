@@ -35,6 +35,14 @@ def test_bad_input_is_one_line(tmp_path: Path, arguments: tuple[str, ...], messa
     assert message in refused("explore", *arguments, "--out", str(tmp_path / "out"))
 
 
+def test_what_could_not_be_delivered_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    pytest.importorskip("tvm")
+    told = refused("explore", *_NETWORKS, *_DATA, "--sweep", "--target", "cuda", "--out", str(tmp_path / "out"))
+    assert "bundles are served by CPUs" in told
+    assert "or leave the bundles out (--no-bundles)" in told
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_networks_with_the_real_compiler(tmp_path: Path) -> None:
     pytest.importorskip("tvm")
     out = tmp_path / "out"

@@ -6,7 +6,7 @@ import pytest
 
 from cost_models import LatencyEstimate
 from netcut_fx.evaluate import Accuracy
-from netcut_fx.exploration.deadlines import sweep_of
+from netcut_fx.exploration.deadlines import just_below_uncut, sweep_of
 from netcut_fx.exploration.facts import Candidate, Facts, Failure, Key, Trained
 from netcut_fx.exploration.options import Strategy
 from netcut_fx.exploration.strategies import Choice, Steps, choose, netcut_picks, next_steps, off_the_shelf
@@ -116,3 +116,11 @@ def test_a_sweep_reaches_from_the_fastest_cut_to_the_slowest_network() -> None:
     assert sweep == pytest.approx((1.05, 2.1, 4.2))
     found.failures = [Failure("b", "", "train", "x")]
     assert max(sweep_of(found, 3)) < 4.2
+
+
+def test_just_below_an_uncut_network_the_next_one_takes_its_place() -> None:
+    found = facts()
+    answer(found, Steps((A3, B2), (A3, B2)))
+    below = just_below_uncut(found)
+    assert below == pytest.approx([0.98 * found.measured[key].ms for key in (A3, B2)], rel=5e-3)
+    assert [off_the_shelf(found, ms) for ms in below] == [None, A3]
