@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.lcnet_checks import agreement, noise_ms
-from benchmarks.lcnet_networks import resnet
+from benchmarks.lcnet_checks import agreement, noise_ms, over_again
+from benchmarks.lcnet_networks import Subject
 from benchmarks.lcnet_peers import at_random, cut_to, early_exit
 from benchmarks.lcnet_training import Recipe, accuracy, train
 from netcut_fx.atomic_files import atomic_write
@@ -25,7 +25,7 @@ from netcut_fx.gating.cost_table import CostTable
 from netcut_fx.gating.fitting import saliences
 from netcut_fx.gating.gated_job import GatedResult, bundle_gated, price_gated
 from netcut_fx.gating.objective import CostObjective
-from netcut_fx.gating.path_choice import with_paths
+from netcut_fx.gating.path_choice import set_paths, with_paths
 from netcut_fx.gating.paths import Paths
 from netcut_fx.gating.pieces import gates_of
 from netcut_fx.gating.pricing import flops, for_one_input
@@ -49,9 +49,7 @@ GATED: dict[str, tuple[dict[str, Any], str]] = {
 }
 PEERS = ("static longer", "mask", "deadline", "early-exit", "cut", "random")
 #: How many ways through a network are compiled.
-_PATHS = 6
-#: Highest learning rates: while inputs take any path, and while the gates choose.
-_LR, _JOINT_LR = 0.04, 0.02
+_PATHS = 4
 #: Float32 elements of a vector register of the machines this is measured on.
 _LANES = 16
 #: How many images compiled and eager are compared on.
@@ -63,18 +61,21 @@ _MEANS = (("mean_ms", "ms"), ("mean_flops", "flops"))
 class Study:
     """One network with one seed."""
 
-    source: Path
-    layers: int
+    subject: Subject
     seed: int
     static_epochs: int
     epochs: int
-    data: Dataset
     backend: Backend
     folder: Path
     rows: dict[str, dict[str, Any]]
     save: Callable[[], None]
     images: int | None = None
     _static: TracedModule | None = field(default=None, init=False)
+
+    @property
+    def data(self) -> Dataset:
+        """The images."""
+        return self.subject.data
 
     def run(self, rates: list[float], methods: list[str]) -> None:
         """All methods that have no row yet, trained for the middle rate; ablations at that one only."""
@@ -87,13 +88,23 @@ class Study:
         for method in (m for m in methods if m in PEERS):
             self.peer(method, main)
 
+    def train_only(self, rate: float, methods: list[str]) -> None:
+        """Everything that takes hours, and nothing that is measured but the prices, which come first."""
+        gated = [method for method in methods if method in GATED]
+        for method in gated:
+            self.priced(method)
+        if "static longer" in methods:
+            self.trained_longer()
+        for method in gated:
+            self.trained(method, rate)
+
     @property
     def static(self) -> TracedModule:
         """The network itself, fine-tuned on these images; loaded again from its checkpoint."""
         if self._static is None:
-            traced = copy_traced(resnet(self.layers, self.source))
-            recipe = Recipe(epochs=self.static_epochs, seed=self.seed)
-            train(traced.graph_module, self.data, recipe, self.folder / "static.pt", told=f"resnet{self.layers}")
+            traced = copy_traced(self.subject.start)
+            recipe = replace(self.subject.static, epochs=self.static_epochs)
+            train(traced.graph_module, self.data, recipe, self.folder / "static.pt", told=self.subject.name)
             traced.graph_module.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
             self._static = traced
         return self._static
@@ -104,9 +115,11 @@ class Study:
         network = copy.deepcopy(self.static.graph_module).eval().requires_grad_(False)
         return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
-    def recipe(self, epochs: int, part: int = 0, lr: float = _LR) -> Recipe:
+    def recipe(self, epochs: int, part: int = 0, *, joint: bool = False) -> Recipe:
         """Of everything that starts from the static network."""
-        return Recipe(epochs=epochs, lr=lr, distillation=0.9, seed=self.seed + 100 * part)
+        further = self.subject.further
+        lr = self.subject.joint_lr if joint else further.lr
+        return replace(further, epochs=epochs, lr=lr, seed=self.seed + 100 * part)
 
     def static_row(self) -> None:
         """The static network, compiled."""
@@ -119,11 +132,16 @@ class Study:
     def longer(self) -> None:
         """The static network, trained on as long as gated ones are, from its own answers."""
         if self.missing("static longer", 1.0):
-            network = copy.deepcopy(self.static.graph_module)
-            self.train(network, self.recipe(self.epochs), "longer.pt", "static longer")
+            network = self.trained_longer()
             own = self.rows[self.key("static", 1.0)]
             facts = {name: own[name] for name in ("mean_ms", "mean_flops")}
             self.add("static longer", 1.0, accuracy(network, self.data, "test"), facts)
+
+    def trained_longer(self) -> nn.Module:
+        """The static network after further epochs."""
+        network = copy.deepcopy(self.static.graph_module)
+        self.train(network, self.recipe(self.epochs), "longer.pt", "static longer")
+        return network
 
     def train(
         self, network: nn.Module, recipe: Recipe, name: str, told: str, extra: CostObjective | None = None
@@ -134,10 +152,8 @@ class Study:
 
     def trained(self, method: str, rate: float, *, joint: bool = True) -> tuple[TracedModule, CostTable]:
         """A gated network trained on its paths, `joint` or before; and what it was trained for."""
-        options, unit = GATED[method]
         folder = method.replace(" ", "-")
-        gated = GatePass(hidden=32, multiple=_LANES, seed=self.seed, **options)(self.static)
-        table = self.prices(self.folder / folder / "costs.json", gated, unit)
+        gated, table = self.priced(method)
         network = self.with_paths(self.folder / folder / f"{rate}-paths.json", gated, table, rate)
         for part, (stage, epochs) in enumerate(default_stages(gates_of(gated), self.epochs)):
             if stage == "joint" and not joint:
@@ -146,19 +162,25 @@ class Study:
             choosing = stage == "joint"
             self.train(
                 network.graph_module,
-                self.recipe(epochs, part, _JOINT_LR if choosing else _LR),
+                self.recipe(epochs, part, joint=choosing),
                 f"{folder}/{rate}-{part}-{stage}.pt",
                 f"{method} {rate} {stage}",
                 CostObjective(table, rate, weight=10.0) if choosing else None,
             )
         return network, table
 
+    def priced(self, method: str) -> tuple[TracedModule, CostTable]:
+        """The network with gates, and what its parts cost."""
+        options, unit = GATED[method]
+        gated = GatePass(hidden=32, multiple=_LANES, seed=self.seed, **options)(self.static)
+        # Weights do not matter for what a part costs: seeds share it.
+        path = self.folder.parent / "prices" / f"{self.subject.name}-{method.replace(' ', '-')}.json"
+        return gated, self.prices(path, gated, unit)
+
     def with_paths(self, path: Path, gated: TracedModule, table: CostTable, rate: float) -> TracedModule:
         """Chosen once: a training that goes on needs those that it began with."""
         if path.is_file():
-            network = copy_traced(gated)
-            gates_of(network).paths = Paths.from_json(json.loads(path.read_bytes()))
-            return network
+            return set_paths(gated, Paths.from_json(json.loads(path.read_bytes())))
         network = with_paths(gated, self.data, table, rate, _PATHS)
         found = gates_of(network).paths
         assert found is not None
@@ -208,7 +230,7 @@ class Study:
         elif method == "deadline":
             self.deadline(rate, own)
         elif method == "early-exit":
-            correct, ms, spent = early_exit(self.static, self.data, self.backend, ("layer1.2", "layer2.2"), rate)
+            correct, ms, spent = early_exit(self.static, self.data, self.backend, self.subject.exits, rate)
             self.add(method, rate, correct, {"mean_ms": ms, "mean_flops": spent})
         elif method == "cut":
             ratio = own["mean_ms"] / own["static_ms"]
@@ -221,7 +243,7 @@ class Study:
             network, _ = self.trained("lc-net", rate, joint=False)
             drawn = at_random(network, {tuple(path["widths"]): path["share"] for path in own["paths"]})
             epochs = dict(default_stages(gates_of(network), self.epochs)).get("joint", 1)
-            self.train(drawn.graph_module, self.recipe(epochs, 9, _JOINT_LR), f"random-{rate}.pt", "random")
+            self.train(drawn.graph_module, self.recipe(epochs, 9, joint=True), f"random-{rate}.pt", "random")
             facts = {"mean_ms": own["estimate"]["expected_ms"], "mean_flops": own["mean_flops"]}
             self.add(method, rate, accuracy(drawn.graph_module, self.data, "test"), facts)
 
@@ -234,13 +256,17 @@ class Study:
         result = bundle_gated(
             bounded, self.static, self.data, self.backend, folder, deadline_ms=bound, images=self.images
         )
+        inputs = self.data.inputs("test")
         with load(result.bundle) as runtime:
-            noise = noise_ms(runtime, self.data.inputs("test")[:1])
-        facts = {
-            "deadline_ms": bound,
-            "timer_noise_ms": noise,
-            "violations": int((result.served.ms > bound + noise).sum()),
-        }
+            noise = noise_ms(runtime, inputs[:1])
+            over = result.served.ms > bound
+            facts = {
+                "deadline_ms": bound,
+                "timer_noise_ms": noise,
+                "over_once": int(over.sum()),
+                "over_beyond_noise": int((result.served.ms > bound + noise).sum()),
+                "violations": over_again(runtime, inputs, over, bound),
+            }
         self.add_gated("deadline", rate, result, facts)
 
     def add_gated(self, method: str, rate: float, result: GatedResult, facts: dict[str, Any]) -> None:
@@ -257,7 +283,7 @@ class Study:
     def key(self, method: str, rate: float) -> str:
         """Of a row."""
         epochs = f"{self.static_epochs}+{self.epochs}"
-        return f"resnet{self.layers}/{method}/{rate}/seed{self.seed}/epochs{epochs}/n{len(self.data.labels)}"
+        return f"{self.subject.name}/{method}/{rate}/seed{self.seed}/epochs{epochs}/n{len(self.data.labels)}"
 
     def missing(self, method: str, rate: float) -> bool:
         """Whether a row has still to be made."""
@@ -265,7 +291,8 @@ class Study:
 
     def add(self, method: str, rate: float, correct: Accuracy, facts: dict[str, Any]) -> None:
         """Write a row."""
-        row = {"network": f"resnet{self.layers}", "method": method, "rate": rate, "seed": self.seed, **facts}
+        row: dict[str, Any] = {"network": self.subject.name, "data": self.data.name, "method": method, "rate": rate}
+        row |= {"seed": self.seed, **facts}
         row |= {"accuracy": correct.value, "low": correct.low, "high": correct.high}
         row |= {"correct": correct.correct, "images": correct.total, "epochs": [self.static_epochs, self.epochs]}
         row.pop("bundle", None)

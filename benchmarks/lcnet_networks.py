@@ -1,9 +1,10 @@
-"""CIFAR's residual networks and CIFAR-10 (JPEG), for `benchmarks.lcnet_study`."""
+"""Networks and images of `benchmarks.lcnet_study`: CIFAR's residual networks, and MobileNetV2 for signs of hands."""
 
 from __future__ import annotations
 
 import io
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from netcut_fx.data import Dataset
+from benchmarks.lcnet_training import Recipe
+from benchmarks.study_networks import MobileNetV2
+from netcut_fx.cutting import cut
+from netcut_fx.data import Dataset, load_data
+from netcut_fx.frontier import frontiers
 from netcut_fx.graph import TracedModule
+from netcut_fx.passes.head import HeadPass
 from netcut_fx.preprocess import Preprocess
 from netcut_fx.splits import limited
 from netcut_fx.tracing import trace
@@ -87,6 +93,65 @@ def cifar10(folder: Path = FOLDER, limit: int | None = None) -> Dataset:
     classes = tuple(str(name) for name in held["classes"])
     preprocess = Preprocess.named((32, 32), "imagenet")
     return Dataset("CIFAR-10 (JPEG)", images, labels[chosen], classes, splits, preprocess)
+
+
+def hands(folder: Path, seed: int) -> Dataset:
+    """Signs of hands at 96x96; no student is in two splits, which `seed` decides."""
+    path = _existing(folder / "signdigits.npz")
+    return load_data(str(path), input_size=(96, 96), normalize="half", seed=seed)
+
+
+def mobilenet_v2(folder: Path, classes: int, *, at: str | None = None) -> TracedModule:
+    """MobileNetV2 with weights of ImageNet and a new head; with `at` cut there."""
+    model = MobileNetV2()
+    load_weights(model, _existing(folder / "weights" / "tf2_mobilenet_v2_1.0_224.fp16.pt"))
+    whole = trace(model, torch.zeros(1, 3, 96, 96), name="mobilenet_v2")
+    return cut(whole, at or frontiers(whole)[-1].name, head=HeadPass(classes, "linear"))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a study is made of.
+
+    Parameters
+    ----------
+    name : str
+        Of the network, in rows.
+    start : TracedModule
+        The network, pretrained elsewhere.
+    data : Dataset
+        What it is fine-tuned on.
+    static, further : Recipe
+        How it is fine-tuned, and how everything that starts from there is trained.
+    joint_lr : float
+        Highest learning rate while gates choose.
+    exits : tuple of str
+        Where early exits stand.
+    """
+
+    name: str
+    start: TracedModule
+    data: Dataset
+    static: Recipe
+    further: Recipe
+    joint_lr: float
+    exits: tuple[str, ...]
+
+
+def subject(name: str, folder: Path, seed: int, limit: int | None = None) -> Subject:
+    """``resnet20`` or ``resnet56`` with CIFAR-10 (JPEG), or ``mobilenet_v2[@CUT]`` with hands."""
+    kind, _, place = name.partition("@")
+    if kind == "mobilenet_v2":
+        data = hands(folder, seed)
+        static = Recipe(lr=5e-4, batch_size=32, adam=True, padding=8, mirrored=False, seed=seed)
+        further = replace(static, distillation=0.9)
+        start = mobilenet_v2(folder, data.class_count, at=place or None)
+        return Subject(name, start, data, static, further, 3e-4, ("blocks.3", "blocks.6"))
+    further = Recipe(lr=0.04, distillation=0.9, seed=seed)
+    start = resnet(int(kind.removeprefix("resnet")), folder)
+    last = int(kind.removeprefix("resnet")) // 6 - 1
+    exits = (f"layer1.{last}", f"layer2.{last}")
+    return Subject(name, start, cifar10(folder, limit), Recipe(seed=seed), further, 0.02, exits)
 
 
 def _existing(path: Path) -> Path:

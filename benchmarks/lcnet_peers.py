@@ -76,7 +76,6 @@ def at_random(network: TracedModule, share_of: Mapping[tuple[int, ...], float]) 
     every = gates_of_widths(gates.slots, gates.paths.widths, gates.total)
     gates.l_net = _Drawn(torch.from_numpy(every), shares)  # pyright: ignore[reportAttributeAccessIssue]
     gates.c_net = None
-    gates.paths = None
     return drawn
 
 

@@ -1,10 +1,12 @@
 """Networks that decide per input what to skip, beside what else saves time: accuracy, FLOPs and measured ms.
 
-CIFAR-10 (JPEG) and CIFAR's ResNets. The static network is fine-tuned first; every other method starts from its weights,
-learns from its answers, and trains for as many epochs. Rows are written as they come; those that are there are kept,
-and a training that was stopped goes on with its epoch.
+CIFAR's ResNets with CIFAR-10 (JPEG), and MobileNetV2 with signs of hands. The static network is fine-tuned first; every
+other method starts from its weights, learns from its answers, and trains for as many epochs. Rows are written as they
+come; those that are there are kept, and a training that was stopped goes on with its epoch. What is measured needs the
+machine to itself: with `--train-only` first, only prices are.
 
-    python -m benchmarks.lcnet_study [--layers 20 56] [--epochs 16] [--rates 0.35 0.47 0.6] [--seeds 0 1 2]
+    python -m benchmarks.lcnet_study [--networks resnet20] [--epochs 16] [--rates 0.35 0.47 0.6] [--seeds 0 1 2]
+    python -m benchmarks.lcnet_study --networks mobilenet_v2 --static-epochs 12 --epochs 32 --rates 0.45 0.52 0.62
 
 Methods: ``static``; ``static longer`` (trained on as the others are: the better of the two is compared with);
 ``lc-net``, ``l-net``, ``c-net``; ``mask`` (LC-Net, everything computed and multiplied by the mask); ``random`` (the
@@ -23,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.lcnet_methods import GATED, PEERS, Study
-from benchmarks.lcnet_networks import FOLDER, cifar10
+from benchmarks.lcnet_networks import FOLDER, subject
+from benchmarks.lcnet_plot import plot
 from benchmarks.lcnet_summary import summary
 from benchmarks.machine import machine
 from netcut_fx.atomic_files import atomic_write
@@ -34,7 +37,7 @@ OUT = Path(__file__).parent / "results" / "lcnet_study.json"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, nargs="+", default=[20])
+    parser.add_argument("--networks", nargs="+", default=["resnet20"], help="resnet20, resnet56, mobilenet_v2[@CUT]")
     parser.add_argument("--static-epochs", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=16, help="of everything that starts from the static network")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.35, 0.47, 0.6], help="trained for the middle one")
@@ -42,6 +45,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="images in all; fewer make a quick trial, not a result")
     parser.add_argument("--images", type=int, help="test images that are measured; all by default")
     parser.add_argument("--methods", nargs="+", default=["lc-net", *PEERS], choices=[*GATED, *PEERS])
+    parser.add_argument("--train-only", action="store_true", help="so that all is measured later, on a quiet machine")
     parser.add_argument("--data", type=Path, default=FOLDER, help="folder of the images and weights")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--work", type=Path, default=Path("build/lcnet_study"))
@@ -51,26 +55,29 @@ def main() -> int:
         rows = json.loads(options.out.read_text())["rows"]
 
     def save() -> None:
-        found = {"machine": machine(), "data": "CIFAR-10 (JPEG)", "summary": summary(list(rows.values())), "rows": rows}
+        found = {"machine": machine(), "summary": summary(list(rows.values())), "rows": rows}
         atomic_write(options.out, (json.dumps(found, indent=1) + "\n").encode())
+        atomic_write(options.out.with_suffix(".svg"), plot(list(rows.values())).encode())
 
-    data, backend = cifar10(options.data, options.limit), tvm_backend("native", 1)
+    backend = tvm_backend("native", 1)
     for seed in options.seeds:
-        for layers in options.layers:
+        for network in options.networks:
+            chosen = subject(network, options.data, seed, options.limit)
             study = Study(
-                source=options.data,
-                layers=layers,
+                subject=chosen,
                 seed=seed,
                 static_epochs=options.static_epochs,
                 epochs=options.epochs,
-                data=data,
                 backend=backend,
-                folder=options.work / f"resnet{layers}-seed{seed}-n{len(data.labels)}",
+                folder=options.work / f"{network}-seed{seed}-n{len(chosen.data.labels)}",
                 rows=rows,
                 save=save,
                 images=options.images,
             )
-            study.run(options.rates, options.methods)
+            if options.train_only:
+                study.train_only(options.rates[len(options.rates) // 2], options.methods)
+            else:
+                study.run(options.rates, options.methods)
     return 0
 
 

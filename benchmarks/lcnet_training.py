@@ -23,7 +23,6 @@ from netcut_fx.gating.gate_network import Gates
 
 #: A term of the loss, from what the network remembers of its last batch.
 Extra = Callable[[nn.Module], Tensor]
-_PADDING = 4
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,12 @@ class Recipe:
         Temperature of both answers there.
     gate_lr : float
         Learning rate of gate networks, which learn with Adam.
+    adam : bool
+        Whether everything else does, too: networks whose batch-norms are folded bear no larger steps.
+    padding : int
+        Pixels that an image is shifted by at most.
+    mirrored : bool
+        Whether half of the images are.
     seed : int
         Of order and augmentation.
     """
@@ -57,18 +62,22 @@ class Recipe:
     distillation: float = 0.7
     softness: float = 3.0
     gate_lr: float = 3e-3
+    adam: bool = False
+    padding: int = 4
+    mirrored: bool = True
     seed: int = 0
 
 
 class Images:
     """The training images, padded once; crops and mirrored copies of them a batch at a time."""
 
-    def __init__(self, data: Dataset) -> None:
+    def __init__(self, data: Dataset, recipe: Recipe) -> None:
         rows = data.splits["train"]
-        border = (_PADDING, _PADDING)
+        border = (recipe.padding, recipe.padding)
         self.padded = np.pad(data.images[rows], ((0, 0), border, border, (0, 0)), mode="reflect")
         self.labels = torch.from_numpy(data.labels[rows])
         self.size, self.preprocess = data.preprocess.size[0], data.preprocess
+        self.recipe = recipe
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,8 +86,8 @@ class Images:
         """Augmented inputs (N, 3, H, W) and labels."""
         size = self.size
         out = np.empty((len(rows), size, size, 3), np.uint8)
-        corners = random.integers(0, 2 * _PADDING + 1, (len(rows), 2))
-        mirrored = random.random(len(rows)) < 0.5
+        corners = random.integers(0, 2 * self.recipe.padding + 1, (len(rows), 2))
+        mirrored = random.random(len(rows)) < 0.5 * self.recipe.mirrored
         for i, (row, (top, left)) in enumerate(zip(rows, corners, strict=True)):
             crop = self.padded[row, top : top + size, left : left + size]
             out[i] = crop[:, ::-1] if mirrored[i] else crop
@@ -120,7 +129,7 @@ def train(
     if done >= recipe.epochs:
         network.eval()
         return
-    images = Images(data)
+    images = Images(data, recipe)
     steps = len(images) // recipe.batch_size
     for epoch in range(done, recipe.epochs):
         start = time.perf_counter()
@@ -174,7 +183,9 @@ def _optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimize
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": recipe.weight_decay, "highest": recipe.lr},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0, "highest": recipe.lr},
     ]
-    found: list[torch.optim.Optimizer] = [torch.optim.SGD(groups, recipe.lr, momentum=0.9, nesterov=True)]
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, recipe.lr) if recipe.adam else torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+    ]
     if gates:
         found.append(torch.optim.Adam([{"params": gates, "highest": recipe.gate_lr}], recipe.gate_lr))
     return found

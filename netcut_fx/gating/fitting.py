@@ -89,7 +89,7 @@ def fit_gates(
     return network
 
 
-def pooled_features(gated: TracedModule, inputs: NDArray[np.float32], batch: int = 250) -> Tensor:
+def pooled_features(gated: TracedModule, inputs: NDArray[np.float32], batch: int = 50) -> Tensor:
     """What the gate networks read of inputs (N, ...), pooled as they do first."""
     gates, found = gates_of(gated), list[Tensor]()
     hook = gates.register_forward_pre_hook(lambda _, given: found.append(gates.pooled(given[0])))

@@ -134,16 +134,19 @@ class Gates(nn.Module):
         return torch.cat([*parts, *(scale for _, scale in answers)] if self.scales else parts, 1)
 
     def forward(self, early: Tensor) -> Tensor:
-        """Gates (0 or 1) and scales: ``(N, 2 * total)``."""
+        """Gates (0 or 1), scales, and the number of the path (-1 without paths): ``(N, 2 * total + 1)``."""
         raw = self.raw(early)
         saliences = raw[:, : self.total]
-        gates = self._nested(self._hard(saliences)) if self.paths is None else self._path(saliences, self.paths)
+        if self.paths is None:
+            gates, path = self._nested(self._hard(saliences)), saliences.new_full((len(saliences), 1), -1)
+        else:
+            gates, path = self._path(saliences, self.paths)
         scales = raw[:, self.total :] if self.scales else torch.ones_like(gates)
         open_layers, open_groups = self.stage in ("none", "channels"), self.stage in ("none", "layers")
         gates, scales = (self._opened(t, open_layers, open_groups) for t in (gates, scales))
         if self.training:
             self.last = gates
-        return torch.cat([gates, scales], 1)
+        return torch.cat([gates, scales, path.to(gates.dtype)], 1)
 
     def _hard(self, salience: Tensor) -> Tensor:
         if not self.training:
@@ -164,18 +167,28 @@ class Gates(nn.Module):
                 columns[column] = columns[column - 1] * columns[column]
         return torch.cat(columns, 1)
 
-    def _path(self, saliences: Tensor, paths: Paths) -> Tensor:
-        """The gates of one path for each input; in training drawn with Gumbel noise, soft backwards, or explored."""
+    def _path(self, saliences: Tensor, paths: Paths) -> tuple[Tensor, Tensor]:
+        """The gates ``(N, total)`` and the number ``(N, 1)`` of one path for each input.
+
+        In training drawn with Gumbel noise, soft backwards, or explored. Where all inputs explore, all take the same
+        path, which is then computed alone.
+        """
         scores = self.scores(saliences, paths)
         gates = torch.from_numpy(gates_of_widths(paths.slots, paths.widths, self.total)).to(scores.dtype)
         if not self.training:
-            return gates[scores.argmax(1)]
+            chosen = scores.argmax(1)
+            return gates[chosen], chosen[:, None]
+        if self.explore == 1:
+            chosen = torch.randint(len(gates), (1,)).expand(len(scores))
+            return gates[chosen], chosen[:, None]
         noise = -torch.log(-torch.log(torch.rand_like(scores).clamp(1e-6, 1 - 1e-6)))
         soft = torch.softmax((scores + noise) / self.temperature, 1)
-        hard = nn.functional.one_hot(soft.argmax(1), len(gates)).to(soft.dtype)
+        drawn = soft.argmax(1)
+        hard = nn.functional.one_hot(drawn, len(gates)).to(soft.dtype)
         decided = (hard + soft - soft.detach()) @ gates
-        explored = torch.rand(len(scores), 1) < self.explore
-        return torch.where(explored, gates[torch.randint(len(gates), (len(scores),))], decided)
+        explored, any_path = torch.rand(len(scores)) < self.explore, torch.randint(len(gates), (len(scores),))
+        found = torch.where(explored[:, None], gates[any_path], decided)
+        return found, torch.where(explored, any_path, drawn)[:, None]
 
     def scores(self, saliences: Tensor, paths: Paths) -> Tensor:
         """The sum of saliences of each path, ``(N, paths)``."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from netcut_fx.gating.cells import Cell
+from netcut_fx.gating.path_norm import PathNorm
 from netcut_fx.gating.slots import Slots
 
 
@@ -21,8 +22,9 @@ def keep_channels(value: Tensor, keep: Tensor, offset: int) -> Tensor:
 class GatedCell(nn.Module):
     """One cell that is computed as far as its gates say.
 
-    In training all is computed and multiplied by the gates, so that gradients reach them. In inference the rows whose
-    gate is closed are left out; channel groups are multiplied by zero, which compiled variants of the cell save.
+    In training all is computed and multiplied by the gates, so that gradients reach them, unless all rows take the same
+    path. In inference the rows whose gate is closed are left out; channel groups are multiplied by zero, which compiled
+    variants of the cell save.
 
     Parameters
     ----------
@@ -67,13 +69,13 @@ class GatedCell(nn.Module):
         entry : Tensor
             What the cell reads.
         *more : Tensor
-            The shortcut, if it is skippable, and the decisions, ``(N, 2 * total)``.
+            The shortcut, if it is skippable, and the decisions, ``(N, 2 * total + 1)``.
         """
         decisions = more[-1]
         if self.slots.layer is None:
-            return self.body(entry, *self._factors(decisions))
+            return self._body(entry, decisions)
         shortcut, gate = more[0], decisions[:, self.slots.layer]
-        if self.training or entry.is_meta:
+        if entry.is_meta or (self.training and not self._one_path(decisions)):
             return shortcut + self._scaled(entry, decisions, gate)
         kept = gate > 0.5
         if bool(kept.all()):
@@ -88,8 +90,19 @@ class GatedCell(nn.Module):
         assert self.slots.layer is not None
         factor = decisions[:, self.total + self.slots.layer]
         factor = factor if gate is None else factor * gate
-        value = self.body(entry, *self._factors(decisions))
+        value = self._body(entry, decisions)
         return value * factor.reshape(-1, *[1] * (value.dim() - 1))
+
+    def _one_path(self, decisions: Tensor) -> bool:
+        paths = decisions[:, -1]
+        return bool(paths[0] >= 0) and bool((paths == paths[0]).all())
+
+    def _body(self, entry: Tensor, decisions: Tensor) -> Tensor:
+        if not entry.is_meta and bool(decisions[0, -1] >= 0):
+            for norm in self.body.modules():
+                if isinstance(norm, PathNorm):
+                    norm.rows = decisions[:, -1].long()
+        return self.body(entry, *self._factors(decisions))
 
     def _factors(self, decisions: Tensor) -> list[Tensor]:
         first = self.slots.first_group

@@ -86,7 +86,8 @@ def price_gated(
     """The cost table to train for: FLOPs, or paths compiled and measured as they are before training."""
     if unit == "flops":
         return cost_table(gated, flops, unit="flops", static=static)
-    watch = Stopwatch(repeat=25, min_repeat_ms=2.0)
+    # Long rounds: dozens of networks in turn find their weights in no cache.
+    watch = Stopwatch(repeat=15, min_repeat_ms=12.0)
     return cost_table(gated, ms_measured(backend, watch, database=database), static=static)
 
 

@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from netcut_fx.data import Dataset
 from netcut_fx.errors import BudgetError
 from netcut_fx.gating.cost_table import CostTable
+from netcut_fx.gating.path_norm import give_path_norms
 from netcut_fx.gating.paths import Paths, gates_of_widths
-from netcut_fx.gating.pieces import gates_of
+from netcut_fx.gating.pieces import cells_of, gates_of
 from netcut_fx.graph import TracedModule
 from netcut_fx.passes.copying import copy_traced
 
@@ -27,12 +28,13 @@ from netcut_fx.passes.copying import copy_traced
 Harms = Sequence[Mapping[int, float]]
 
 #: Images that say what harms.
-_ASKED = 1000
+_ASKED = 500
 #: Costs are told apart to this share of the full one.
 _STEPS = 400
 #: The cheapest path takes about so much of the target.
-_BELOW_TARGET = 0.6
-_BATCH = 250
+_BELOW_TARGET = 0.75
+#: Small enough for caches.
+_BATCH = 50
 
 
 def with_paths(
@@ -55,13 +57,19 @@ def with_paths(
     budget : int, optional
         What none may cost.
     """
-    network = copy_traced(gated)
     rows = dataset.splits["train"][:_ASKED]
     inputs = dataset.preprocess.normalise(dataset.images[rows])
-    harms = harms_of_widths(network, inputs, dataset.labels[rows], table)
-    gates = gates_of(network)
+    harms = harms_of_widths(gated, inputs, dataset.labels[rows], table)
     widths = choose_paths(harms, table, rate, count, budget=budget)
-    gates.paths = Paths(gates.slots, widths, tuple(map(table.total, widths)))
+    return set_paths(gated, Paths(gates_of(gated).slots, widths, tuple(map(table.total, widths))))
+
+
+def set_paths(gated: TracedModule, paths: Paths) -> TracedModule:
+    """Copy a gated network without paths; it chooses from `paths`, each with batch-norms of its own."""
+    network = copy_traced(gated)
+    gates_of(network).paths = paths
+    for cell in cells_of(network):
+        give_path_norms(cell.body, len(paths.widths))
     return network
 
 
@@ -166,9 +174,11 @@ def on_path(gated: TracedModule, widths: Sequence[int]) -> Generator[None]:
     """Let all inputs take one path meanwhile; scales stay the gate networks'."""
     gates = gates_of(gated)
     row = torch.from_numpy(gates_of_widths(gates.slots, [tuple(widths)], gates.total)[0])
+    path = torch.tensor([-1.0 if gates.paths is None else gates.paths.widths.index(tuple(widths))])
 
     def replaced(_module: object, _given: object, decisions: torch.Tensor) -> torch.Tensor:
-        return torch.cat([row.expand(len(decisions), -1), decisions[:, gates.total :]], 1)
+        ends = [t.expand(len(decisions), -1) for t in (row, path)]
+        return torch.cat([ends[0], decisions[:, gates.total : -1], ends[1]], 1)
 
     hook = gates.register_forward_hook(replaced)
     try:

@@ -11,15 +11,16 @@ from torch import fx, nn
 
 from netcut_fx.gating.gated_cell import GatedCell, keep_channels
 from netcut_fx.gating.narrowing import dropped_channels, narrowed
+from netcut_fx.gating.path_norm import PathNorm
 from netcut_fx.graph import TensorSpec, TracedModule
 from netcut_fx.tracing import retrace
 
 
 class PieceBuilder:
-    """A graph of its own, from nodes of others; a piece has its own copy of its weights."""
+    """A graph of its own, from nodes of others; a piece has its own copy of its weights, with the norms of its path."""
 
-    def __init__(self, source: nn.Module) -> None:
-        self.source = source
+    def __init__(self, source: nn.Module, path: int = -1) -> None:
+        self.source, self.path = source, path
         self.graph = fx.Graph()
         self.parts: dict[str, Any] = {}
         self.values: dict[fx.Node, fx.Node] = {}
@@ -89,7 +90,8 @@ class PieceBuilder:
         if node.op in ("call_module", "get_attr"):
             made.target = path = f"{prefix}{node.target}"
             if node.op == "call_module":
-                self.parts[path] = narrowed(root.get_submodule(str(node.target)), dropped)
+                held = root.get_submodule(str(node.target))
+                self.parts[path] = narrowed(held.norms[self.path] if isinstance(held, PathNorm) else held, dropped)
             elif path not in self.parts:
                 owner, _, attribute = str(node.target).rpartition(".")
                 self.parts[path] = copy.deepcopy(getattr(root.get_submodule(owner), attribute))

@@ -85,12 +85,14 @@ def path_piece(gated: TracedModule, widths: Sequence[int]) -> TracedModule:
     PassError
         If the network returns several values.
     """
-    scaled, early = gates_of(gated).scales, _early(gated)
+    gates, early = gates_of(gated), _early(gated)
+    scaled, paths = gates.scales, gates.paths
     decisions = next(node for node in gated.nodes if isinstance(_called(gated, node), Gates))
     result = gated.output.args[0]
     if not isinstance(result, fx.Node):
         raise PassError(f"{gated.name} returns several values; only networks that return one tensor can be gated")
-    build = PieceBuilder(gated.graph_module)
+    number = paths.widths.index(tuple(widths)) if paths is not None and tuple(widths) in paths.widths else -1
+    build = PieceBuilder(gated.graph_module, number)
     specs = [_border(early.meta["spec"])]
     given = build.placeholder("early")
     inside = _inside(early, result, decisions)

@@ -7,6 +7,7 @@ kept: what is fused across cells, and what layouts cost between them, is then co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from cost_models import LatencyEstimate
@@ -78,8 +79,9 @@ def cost_table(
 
 def _costs(saved: dict[int, int]) -> dict[int, int]:
     """Costs of a cell from what its widths save; where less was measured to take longer, it costs the same."""
-    most = max(saved.values())
-    return {w: most - max(0, ns) for w, ns in saved.items()}
+    widths = sorted(saved, reverse=True)
+    least = list(accumulate((max(0, saved[w]) for w in widths), max))
+    return {w: least[-1] - ns for w, ns in zip(reversed(widths), reversed(least), strict=True)}
 
 
 def for_one_input(traced: TracedModule) -> TracedModule:

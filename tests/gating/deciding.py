@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from netcut_fx.gating.cost_table import CostTable
 from netcut_fx.gating.gate_network import Gates
 from netcut_fx.gating.gated_cell import GatedCell
+from netcut_fx.gating.path_norm import PathNorm
 from netcut_fx.graph import TracedModule
 
 
@@ -47,6 +49,17 @@ def vary(traced: TracedModule, inputs: Tensor) -> None:
         for net in (gates.l_net, gates.c_net):
             if net is not None:
                 net.salience.bias.data -= net(gates.pooled(early[0]))[0].mean(0)
+
+
+def disturb_norms(traced: TracedModule) -> None:
+    """Let the batch-norms of each path differ."""
+    for module in traced.graph_module.modules():
+        if isinstance(module, PathNorm):
+            norms: list[Any] = list(module.norms)
+            for i, norm in enumerate(norms):
+                norm.running_mean += 0.1 * i * torch.randn_like(norm.running_mean)
+                norm.running_var *= 1 + 0.5 * i
+                norm.weight.data *= 1 + 0.2 * i
 
 
 def wanted_paths(table: CostTable, saliences: NDArray[np.float32], count: int) -> tuple[tuple[int, ...], ...]:

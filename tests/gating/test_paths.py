@@ -138,10 +138,18 @@ def test_explored_inputs_take_any_path_and_the_others_their_own() -> None:
     gates.paths = PATHS
     # Far from zero: the noise of training decides nothing.
     gates.raw = lambda early: torch.cat([torch.full((len(early), 8), 100.0), torch.ones(len(early), 8)], 1)  # type: ignore[method-assign]
-    for explore in (0.0, 0.25, 1.0):
+
+    def shares(count: int) -> list[float]:
+        made = gates(torch.zeros(count, 4))
+        taken = np.array([[np.array_equal(row, path) for path in ALL_GATES] for row in made[:, :8].round().numpy()])
+        assert (taken.sum(1) == 1).all()
+        assert (taken.argmax(1) == made[:, -1].numpy()).all()
+        return taken.mean(0).tolist()
+
+    for explore in (0.0, 0.25):
         gates.explore = explore
-        made = gates(torch.zeros(4000, 4))[:, :8].round().numpy()
-        taken = np.array([[np.array_equal(row, path) for path in ALL_GATES] for row in made])
-        assert taken.any(1).all()
-        shares = taken.mean(0)
-        assert shares == pytest.approx([explore / 4] * 3 + [1 - explore * 3 / 4], abs=0.03)
+        assert shares(4000) == pytest.approx([explore / 4] * 3 + [1 - explore * 3 / 4], abs=0.03)
+    gates.explore = 1.0
+    batches = [shares(3) for _ in range(1000)]
+    assert {max(one) for one in batches} == {1.0}  # all inputs of a batch take the same path
+    assert np.mean(batches, 0).tolist() == pytest.approx([0.25] * 4, abs=0.05)

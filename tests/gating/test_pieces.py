@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from netcut_fx.errors import PassError
+from netcut_fx.gating.path_choice import set_paths
 from netcut_fx.gating.paths import Paths
 from netcut_fx.gating.pieces import cells_of, entry_piece, gates_of, path_piece, path_scales
 from netcut_fx.gating.pricing import cost_table, flops, path_flops
 from netcut_fx.gating.program import Program, lay_out
 from netcut_fx.passes import GatePass
 from netcut_fx.verify import check
-from tests.gating.deciding import vary
+from tests.gating.deciding import disturb_norms, vary
 from tests.passes.comparing import assert_near, results
 from tests.zoo import traced_zoo
 
@@ -57,7 +59,8 @@ def test_paths_compute_what_the_gated_network_does(name: str) -> None:
     images = torch.randn(12, 3, 32, 32)
     vary(gated, images)
     widths = some_paths(gated)
-    gates_of(gated).paths = Paths(gates_of(gated).slots, widths, tuple(range(len(widths))))
+    gated = set_paths(gated, Paths(gates_of(gated).slots, widths, tuple(range(len(widths)))))
+    disturb_norms(gated)
     assert_near(run(gated, widths, images), [results(gated, (image[None],))[0] for image in images])
 
 
@@ -71,6 +74,16 @@ def test_a_narrower_path_has_fewer_operations() -> None:
         assert costs[1] < 0.4 * costs[4]
     assert path_flops(gated, [(4, 4, 4, 4), (0, 2, 0, 2)])[1] < 0.6 * table.full
     assert table.full == pytest.approx(path_flops(gated, [(4, 4, 4, 4)])[0], rel=1e-6)
+
+
+def test_less_never_costs_more() -> None:
+    gated = GatePass()(traced_zoo("residual"))
+    random = np.random.default_rng(0)
+    # Timers err: some narrower paths seem to take longer.
+    table = cost_table(gated, lambda networks: [ms * random.uniform(0.8, 1.25) for ms in flops(networks)])
+    for costs in table.cells:
+        assert sorted(costs.values()) == [costs[width] for width in sorted(costs)]
+        assert min(costs.values()) == 0
 
 
 def test_a_skipped_cell_leaves_no_operation_behind() -> None:
