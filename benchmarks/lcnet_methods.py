@@ -184,6 +184,7 @@ class Study:
         network = with_paths(gated, self.data, table, rate, _PATHS)
         found = gates_of(network).paths
         assert found is not None
+        path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, json.dumps(found.to_json()).encode())
         return network
 
