@@ -20,6 +20,7 @@ from netcut_fx.manifest import Manifest
 from netcut_fx.preprocess import Preprocess
 from netcut_fx.runtime import load
 from tests.command_line import ROOT
+from tests.gating.deciding import gates_of
 from tests.gating.test_compiling import compiled_by, eager_widths, gated
 from tests.zoo import CLASSES
 
@@ -73,6 +74,23 @@ def test_served_without_torch_and_decided_alike(served: Served, tmp_path: Path) 
     subprocess.run([sys.executable, "-c", SERVE, *map(str, arguments)], check=True, cwd=ROOT, timeout=300)
     found = np.load(tmp_path / "logits.npy")
     assert np.abs(found - np.array(expected)).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_a_thousand_images_are_decided_alike(served: Served) -> None:
+    images = torch.randn(1000, 3, 32, 32)
+    made: list[torch.Tensor] = []
+    hook = gates_of(served.network).register_forward_hook(lambda _, __, decided: made.append(decided[:, -1]))
+    with torch.no_grad():
+        expected = served.network.graph_module(images).numpy()
+    hook.remove()
+    own = gates_of(served.network).paths
+    assert own is not None
+    with load(served.bundle) as network:
+        paths, logits = network.paths(images.numpy()), network.logits(images.numpy())
+    widths = served.compiled.program.paths.widths
+    assert [widths[path] for path in paths] == [own.widths[int(path)] for path in made[0]]
+    assert len(set(paths.tolist())) > 2
+    assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 def test_the_runtime_serves_it_as_any_bundle(served: Served) -> None:

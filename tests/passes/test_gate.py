@@ -126,7 +126,7 @@ def test_without_scales_there_is_none() -> None:
     traced = GatePass(scales=False)(traced_zoo("residual"))
     gates = gates_of(traced)
     assert gates.raw(torch.zeros(1, 8, 16, 16)).shape == (1, gates.total)
-    assert gates(torch.zeros(1, 8, 16, 16))[0, gates.total :].tolist() == [1.0] * gates.total
+    assert gates(torch.zeros(1, 8, 16, 16))[0, gates.total :].tolist() == [1.0] * gates.total + [-1.0]
 
 
 def test_gradients_reach_the_gates() -> None:
