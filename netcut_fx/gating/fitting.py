@@ -20,7 +20,7 @@ from netcut_fx.data import Dataset
 from netcut_fx.errors import NetcutError
 from netcut_fx.gating.cost_table import CostTable
 from netcut_fx.gating.gate_network import GateNet, Gates
-from netcut_fx.gating.path_choice import losses_on_path
+from netcut_fx.gating.path_choice import losses_on_path, some_rows
 from netcut_fx.gating.paths import Paths
 from netcut_fx.gating.pieces import gates_of
 from netcut_fx.graph import TracedModule
@@ -80,7 +80,7 @@ def fit_gates(
     gates = gates_of(network)
     if gates.paths is None:
         raise NetcutError(f"{network.name} has no paths to choose from; set them with with_paths")
-    rows = dataset.splits["train"][: chosen.images]
+    rows = some_rows(dataset, chosen.images)
     inputs = dataset.preprocess.normalise(dataset.images[rows])
     losses = np.stack([losses_on_path(network, one, inputs, dataset.labels[rows]) for one in gates.paths.widths], 1)
     shares = torch.tensor(gates.paths.costs, dtype=torch.float32) / table.full

@@ -56,12 +56,15 @@ def _known(norms: Sequence[Any]) -> tuple[Tensor, Tensor]:
 def _of_groups(x: Tensor, rows: Tensor, norms: Sequence[Any]) -> tuple[Tensor, Tensor]:
     """Means and variances ``(norms, C)`` of the rows of each norm, which remembers them as `nn.BatchNorm2d` does."""
     var, mean = torch.var_mean(x.float(), (2, 3), correction=0)
-    share = nn.functional.one_hot(rows, len(norms)).T.to(mean.dtype)
-    counts = share.sum(1)
-    share = share / counts[:, None]
-    group_mean = share @ mean
+    counts = rows.bincount(minlength=len(norms))
+
+    def mean_of_groups(values: Tensor) -> Tensor:
+        # No matrix product: automatic casts would make it bfloat16.
+        return values.new_zeros(len(norms), values.shape[1]).index_add(0, rows, values) / counts[:, None]
+
+    group_mean = mean_of_groups(mean)
     # Deviations from the mean of the group: differences of large squares would lose digits.
-    group_var = share @ (var + (mean - group_mean[rows]) ** 2)
+    group_var = mean_of_groups(var + (mean - group_mean[rows]) ** 2)
     known = _known(norms)
     with torch.no_grad():
         for i, norm in enumerate(norms):

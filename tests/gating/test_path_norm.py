@@ -44,6 +44,17 @@ def test_rows_are_normalised_as_their_path_does(training: bool) -> None:
     assert torch.equal(norm.norms[1].get_buffer("running_var"), torch.ones(6))
 
 
+def test_groups_are_exact_under_automatic_casts() -> None:
+    norm, exact = disturbed_norm().train(), disturbed_norm().train()
+    x = torch.randn(8, 6, 4, 4)
+    norm.rows = exact.rows = torch.tensor([0, 1, 0, 1, 1, 0, 2, 2])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = norm(x)
+    torch.testing.assert_close(found, exact(x))
+    for one, other in zip(norm.norms.buffers(), exact.norms.buffers(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_frozen_statistics_stay_while_the_network_learns() -> None:
     norm = disturbed_norm().train()
     norm.norms.eval()
