@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from netcut_fx.errors import NetcutError
 from netcut_fx.gating import fitting
 from netcut_fx.gating.fitting import FitOptions, fit_gates, pooled_features, saliences, step_costs
-from netcut_fx.gating.path_choice import harms_of_widths, losses_on_path, with_paths
+from netcut_fx.gating.path_choice import harms_of_widths, losses_on_path, some_rows, with_paths
 from netcut_fx.gating.pieces import gates_of, path_piece
 from netcut_fx.gating.pricing import cost_table, flops
 from netcut_fx.graph import TracedModule
@@ -48,6 +50,19 @@ def test_inputs_for_which_a_path_loses_little_take_it(monkeypatch: pytest.Monkey
     assert (chosen == (labels == 2)).mean() > 0.9
     assert gates_of(network).paths == paths
     assert not np.array_equal(saliences(network, inputs), saliences(fitted, inputs))
+
+
+def test_images_are_drawn_from_all_classes_of_sorted_data() -> None:
+    data = coloured()
+    rows = data.splits["train"]
+    by_class = replace(
+        data, digest="", splits={**data.splits, "train": rows[np.argsort(data.labels[rows], kind="stable")]}
+    )
+    few = some_rows(by_class, 12)
+    assert len(set(few.tolist())) == 12
+    assert set(few) <= set(rows)
+    assert set(data.labels[few]) == {0, 1, 2}
+    assert np.array_equal(few, some_rows(by_class, 12))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8, 1.0])
