@@ -63,7 +63,7 @@ def _point(group: list[Row], rows: Sequence[Row]) -> Row | None:
         "flops_ratio_at_half_point": 1 / flops_kept,
         "measured_speedup_at_half_point": 1 / ms_kept,
         "time_saved_over_flops_saved": (1 - ms_kept) / (1 - flops_kept) if flops_kept < 1 else 0.0,
-        "gate_overhead_pct": float(np.mean([100 * row["gate_overhead_ms"] / row["static_ms"] for row in group])),
+        "gate_overhead_pct": float(np.mean([row["gate_overhead_pct"] for row in group])),
         "network": group[0]["network"],
         "rate": group[0]["rate"],
         "seeds": len(group),
