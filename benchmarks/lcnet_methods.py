@@ -242,7 +242,7 @@ class Study:
         elif method == "cut":
             ratio = own["mean_ms"] / own["static_ms"]
             network, ms_ratio = cut_to(self.static, self.data, self.backend, ratio)
-            self.train(network.graph_module, self.recipe(self.epochs), f"cut-{rate}.pt", "cut")
+            self.train(network.graph_module, self.recipe(self.epochs), f"{network.name.replace('/', '-')}.pt", "cut")
             facts = {"mean_ms": ms_ratio * own["static_ms"], "mean_flops": flops([for_one_input(network)])[0]}
             facts["static_ms"] = own["static_ms"]
             self.add(method, rate, accuracy(network.graph_module, self.data, "test"), facts)
