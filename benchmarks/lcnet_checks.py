@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
 from netcut_fx.data import Dataset
+from netcut_fx.evaluate import predict_logits
 from netcut_fx.gating.fitting import saliences
 from netcut_fx.gating.gated_job import GatedResult
 from netcut_fx.gating.pieces import gates_of
@@ -31,8 +31,7 @@ def agreement(result: GatedResult, data: Dataset, count: int) -> dict[str, Any]:
     chosen = gates_of(result.traced).paths
     assert chosen is not None
     eager = [chosen.widths[chosen.choose(row)] for row in saliences(result.traced, inputs)]
-    with torch.no_grad():
-        expected = result.traced.graph_module(torch.from_numpy(inputs)).numpy()
+    expected = predict_logits(result.traced.graph_module, inputs)
     with load(result.bundle) as runtime:
         served = [result.paths.widths[path] for path in runtime.paths(inputs)]
         found = runtime.logits(inputs)

@@ -89,7 +89,7 @@ class Study:
             self.peer(method, main)
 
     def train_only(self, rate: float, methods: list[str]) -> None:
-        """Everything that takes hours, and nothing that is measured but the prices, which come first."""
+        """All gated networks and the longer static one; nothing is measured but prices, which come first."""
         gated = [method for method in methods if method in GATED]
         for method in gated:
             self.priced(method)

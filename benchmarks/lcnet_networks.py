@@ -27,6 +27,8 @@ from netcut_fx.weights import load_weights
 
 FOLDER = Path(__file__).parents[2] / "shared" / "data"
 VALIDATION = 5_000
+#: Layers of those whose weights there are.
+_RESNETS = {"resnet20": 20, "resnet56": 56}
 
 
 class Block(nn.Module):
@@ -95,10 +97,11 @@ def cifar10(folder: Path = FOLDER, limit: int | None = None) -> Dataset:
     return Dataset("CIFAR-10 (JPEG)", images, labels[chosen], classes, splits, preprocess)
 
 
-def hands(folder: Path, seed: int) -> Dataset:
+def hands(folder: Path, seed: int, limit: int | None = None) -> Dataset:
     """Signs of hands at 96x96; no student is in two splits, which `seed` decides."""
     path = _existing(folder / "signdigits.npz")
-    return load_data(str(path), input_size=(96, 96), normalize="half", seed=seed)
+    spec = str(path) if limit is None else f"{path}?limit={limit}"
+    return load_data(spec, input_size=(96, 96), normalize="half", seed=seed)
 
 
 def mobilenet_v2(folder: Path, classes: int, *, at: str | None = None) -> TracedModule:
@@ -142,16 +145,18 @@ def subject(name: str, folder: Path, seed: int, limit: int | None = None) -> Sub
     """``resnet20`` or ``resnet56`` with CIFAR-10 (JPEG), or ``mobilenet_v2[@CUT]`` with hands."""
     kind, _, place = name.partition("@")
     if kind == "mobilenet_v2":
-        data = hands(folder, seed)
+        data = hands(folder, seed, limit)
         static = Recipe(lr=5e-4, batch_size=32, adam=True, padding=8, mirrored=False, seed=seed)
         further = replace(static, distillation=0.9)
         start = mobilenet_v2(folder, data.class_count, at=place or None)
         return Subject(name, start, data, static, further, 3e-4, ("blocks.3", "blocks.6"))
+    if name not in _RESNETS:
+        sys.exit(f"error: no network '{name}'; give mobilenet_v2, mobilenet_v2@CUT or one of {', '.join(_RESNETS)}")
+    layers = _RESNETS[name]
     further = Recipe(lr=0.04, distillation=0.9, seed=seed)
-    start = resnet(int(kind.removeprefix("resnet")), folder)
-    last = int(kind.removeprefix("resnet")) // 6 - 1
+    last = (layers - 2) // 6 - 1
     exits = (f"layer1.{last}", f"layer2.{last}")
-    return Subject(name, start, cifar10(folder, limit), Recipe(seed=seed), further, 0.02, exits)
+    return Subject(name, resnet(layers, folder), cifar10(folder, limit), Recipe(seed=seed), further, 0.02, exits)
 
 
 def _existing(path: Path) -> Path:

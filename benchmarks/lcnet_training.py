@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from netcut_fx.data import Dataset
-from netcut_fx.evaluate import Accuracy
+from netcut_fx.evaluate import Accuracy, predict_logits
 from netcut_fx.gating.gate_network import Gates
 
 #: A term of the loss, from what the network remembers of its last batch.
@@ -170,10 +170,7 @@ def train(
 def accuracy(network: nn.Module, data: Dataset, split: str) -> Accuracy:
     """How many images of a split are answered right, in float32."""
     inputs, labels = data.inputs(split), data.labels[data.splits[split]]
-    network.eval()
-    with torch.no_grad():
-        answers = [network(torch.from_numpy(inputs[i : i + 250])).argmax(1).numpy() for i in range(0, len(inputs), 250)]
-    return Accuracy(int((np.concatenate(answers) == labels).sum()), len(labels))
+    return Accuracy.from_predictions(predict_logits(network, inputs), labels)
 
 
 def _optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from netcut_fx.data import Dataset
 from netcut_fx.errors import NetcutError
+from netcut_fx.evaluate import predict_logits
 from netcut_fx.gating.cost_table import CostTable
 from netcut_fx.gating.gate_network import GateNet, Gates
 from netcut_fx.gating.path_choice import losses_on_path, some_rows
@@ -89,15 +90,12 @@ def fit_gates(
     return network
 
 
-def pooled_features(gated: TracedModule, inputs: NDArray[np.float32], batch: int = 50) -> Tensor:
+def pooled_features(gated: TracedModule, inputs: NDArray[np.float32]) -> Tensor:
     """What the gate networks read of inputs (N, ...), pooled as they do first."""
     gates, found = gates_of(gated), list[Tensor]()
     hook = gates.register_forward_pre_hook(lambda _, given: found.append(gates.pooled(given[0])))
-    gated.graph_module.eval()
     try:
-        with torch.no_grad():
-            for start in range(0, len(inputs), batch):
-                gated.graph_module(torch.from_numpy(inputs[start : start + batch]))
+        predict_logits(gated.graph_module, inputs)
     finally:
         hook.remove()
     return torch.cat(found)

@@ -98,10 +98,10 @@ class GatedCell(nn.Module):
         return bool(paths[0] >= 0) and bool((paths == paths[0]).all())
 
     def _body(self, entry: Tensor, decisions: Tensor) -> Tensor:
-        if not entry.is_meta and bool(decisions[0, -1] >= 0):
-            for norm in self.body.modules():
-                if isinstance(norm, PathNorm):
-                    norm.rows = decisions[:, -1].long()
+        paths = None if entry.is_meta or bool(decisions[0, -1] < 0) else decisions[:, -1].long()
+        for norm in self.body.modules():
+            if isinstance(norm, PathNorm):
+                norm.rows = paths
         return self.body(entry, *self._factors(decisions))
 
     def _factors(self, decisions: Tensor) -> list[Tensor]:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from netcut_fx.data import Dataset
 from netcut_fx.errors import BudgetError
+from netcut_fx.evaluate import predict_logits
 from netcut_fx.gating.cost_table import CostTable
 from netcut_fx.gating.path_norm import give_path_norms
 from netcut_fx.gating.paths import Paths, gates_of_widths
@@ -33,8 +34,6 @@ _ASKED = 500
 _STEPS = 400
 #: The cheapest path takes about so much of the target.
 _BELOW_TARGET = 0.75
-#: Small enough for caches.
-_BATCH = 50
 
 
 def with_paths(
@@ -164,14 +163,9 @@ def losses_on_path(
     gated: TracedModule, widths: Sequence[int], inputs: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Cross-entropy (N,) of inputs that all take one path, in evaluation mode."""
-    found: list[NDArray[np.float32]] = []
-    gated.graph_module.eval()
-    with torch.no_grad(), on_path(gated, widths):
-        for start in range(0, len(inputs), _BATCH):
-            logits = gated.graph_module(torch.from_numpy(inputs[start : start + _BATCH]))
-            wanted = torch.from_numpy(labels[start : start + _BATCH])
-            found.append(F.cross_entropy(logits, wanted, reduction="none").numpy())
-    return np.concatenate(found)
+    with on_path(gated, widths):
+        logits = torch.from_numpy(predict_logits(gated.graph_module, inputs))
+    return F.cross_entropy(logits, torch.from_numpy(labels), reduction="none").numpy()
 
 
 @contextmanager
@@ -179,7 +173,7 @@ def on_path(gated: TracedModule, widths: Sequence[int]) -> Generator[None]:
     """Let all inputs take one path meanwhile; scales stay the gate networks'."""
     gates = gates_of(gated)
     row = torch.from_numpy(gates_of_widths(gates.slots, [tuple(widths)], gates.total)[0])
-    path = torch.tensor([-1.0 if gates.paths is None else gates.paths.widths.index(tuple(widths))])
+    path = torch.tensor([-1.0 if gates.paths is None else gates.paths.number(widths)])
 
     def replaced(_module: object, _given: object, decisions: torch.Tensor) -> torch.Tensor:
         ends = [t.expand(len(decisions), -1) for t in (row, path)]

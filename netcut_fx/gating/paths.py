@@ -54,6 +54,10 @@ class Paths:
         steps = np.arange(self.columns.shape[1])
         return (steps < taken[:, :, None]).astype(np.float32).reshape(len(self.widths), -1)
 
+    def number(self, widths: Sequence[int]) -> int:
+        """Which path has these widths; -1 if none does."""
+        return self.widths.index(tuple(widths)) if tuple(widths) in self.widths else -1
+
     def choose(self, saliences: NDArray[np.float32], budget: int | None = None, *, fill: bool = False) -> int:
         """The path of one input: the largest sum of saliences among those within the budget, the cheapest of equals.
 

@@ -91,8 +91,7 @@ def path_piece(gated: TracedModule, widths: Sequence[int]) -> TracedModule:
     result = gated.output.args[0]
     if not isinstance(result, fx.Node):
         raise PassError(f"{gated.name} returns several values; only networks that return one tensor can be gated")
-    number = paths.widths.index(tuple(widths)) if paths is not None and tuple(widths) in paths.widths else -1
-    build = PieceBuilder(gated.graph_module, number)
+    build = PieceBuilder(gated.graph_module, -1 if paths is None else paths.number(widths))
     specs = [_border(early.meta["spec"])]
     given = build.placeholder("early")
     inside = _inside(early, result, decisions)

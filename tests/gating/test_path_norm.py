@@ -97,6 +97,22 @@ def test_each_input_gets_the_norms_of_its_path() -> None:
     assert len(seen) > 1
 
 
+def test_paths_of_an_earlier_batch_do_not_stay() -> None:
+    network, x = with_norms(), torch.randn(12, 3, 32, 32)
+    vary(network, x)
+    disturb_norms(network)
+    results(network, (x,))
+    other = (4, 4, 4, 3)  # no path: the norms of the last one
+    with on_path(network, other):
+        found = results(network, (x[:5],))[0]
+        for cell in cells_of(network):
+            for norm in cell.body.modules():
+                if isinstance(norm, PathNorm):
+                    assert norm.rows is None
+                    norm.norms[0] = norm.norms[1] = norm.norms[2]
+        assert torch.equal(found, results(network, (x[:5],))[0])
+
+
 def test_a_batch_on_one_path_computes_that_path_alone() -> None:
     network = with_norms()
     gates, calls = gates_of(network), [0] * 4
