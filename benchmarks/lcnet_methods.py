@@ -15,8 +15,8 @@ from torch import nn
 
 from benchmarks.lcnet_checks import agreement, gate_overhead, noise_ms, timed_again
 from benchmarks.lcnet_networks import Subject
-from benchmarks.lcnet_peers import at_random, cut_to, early_exit
-from benchmarks.lcnet_training import Recipe, accuracy, train
+from benchmarks.lcnet_peers import Exits, at_random, cut_to, early_exits
+from benchmarks.lcnet_training import Recipe, Teacher, accuracy, train
 from netcut_fx.atomic_files import atomic_write
 from netcut_fx.backends.base import Backend
 from netcut_fx.data import Dataset
@@ -29,7 +29,7 @@ from netcut_fx.gating.path_choice import set_paths, with_paths
 from netcut_fx.gating.paths import Paths
 from netcut_fx.gating.pieces import gates_of
 from netcut_fx.gating.pricing import flops, for_one_input
-from netcut_fx.gating.staged import default_stages, finish, prepare_stage
+from netcut_fx.gating.staged import Stages, default_stages, finish, prepare_stage
 from netcut_fx.graph import TracedModule
 from netcut_fx.measure import Stopwatch
 from netcut_fx.passes.copying import copy_traced
@@ -48,10 +48,8 @@ GATED: dict[str, tuple[dict[str, Any], str]] = {
     "lc-net lead 1": ({"lead": 1}, "ms"),
 }
 PEERS = ("static longer", "mask", "deadline", "early-exit", "cut", "random")
-#: How many ways through a network are compiled.
-_PATHS = 4
-#: Float32 elements of a vector register of the machines this is measured on.
-_LANES = 16
+#: Epochs from which on a training has stages.
+_STAGED = 16
 #: How many images compiled and eager are compared on.
 _COMPARED = 1000
 _MEANS = (("mean_ms", "ms"), ("mean_flops", "flops"))
@@ -70,6 +68,7 @@ class Study:
     rows: dict[str, dict[str, Any]]
     save: Callable[[], None]
     images: int | None = None
+    paths: int = 4
     _static: TracedModule | None = field(default=None, init=False)
 
     @property
@@ -86,7 +85,7 @@ class Study:
         for method in (m for m in methods if m in GATED):
             self.gated(method, main, [] if " " in method else rates)
         for method in (m for m in methods if m in PEERS):
-            self.peer(method, main)
+            self.peer(method, main, rates)
 
     def train_only(self, rate: float, methods: list[str]) -> None:
         """All gated networks and the longer static one; nothing is measured but prices, which come first."""
@@ -97,6 +96,8 @@ class Study:
             self.trained_longer()
         for method in gated:
             self.trained(method, rate)
+        if "early-exit" in methods:
+            self.trained_exits()
 
     @property
     def static(self) -> TracedModule:
@@ -110,16 +111,21 @@ class Study:
         return self._static
 
     @property
-    def teacher(self) -> nn.Module:
+    def teacher(self) -> Teacher:
         """The static network as it answers while others learn."""
         network = copy.deepcopy(self.static.graph_module).eval().requires_grad_(False)
-        return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return Teacher(network.to(memory_format=torch.channels_last), self.folder / "answers")
 
-    def recipe(self, epochs: int, part: int = 0, *, joint: bool = False) -> Recipe:
+    def recipe(self, epochs: int, first: int = 0, *, joint: bool = False) -> Recipe:
         """Of everything that starts from the static network."""
         further = self.subject.further
-        lr = self.subject.joint_lr if joint else further.lr
-        return replace(further, epochs=epochs, lr=lr, seed=self.seed + 100 * part)
+        return replace(further, epochs=epochs, lr=self.subject.joint_lr if joint else further.lr, first=first)
+
+    def stages(self, gated: TracedModule) -> Stages:
+        """Of a short training one: each anneals anew, and a joint epoch takes as long as three."""
+        if self.epochs < _STAGED:
+            return (("paths", self.epochs),)
+        return default_stages(gates_of(gated), self.epochs)
 
     def static_row(self) -> None:
         """The static network, compiled."""
@@ -155,24 +161,26 @@ class Study:
         folder = method.replace(" ", "-")
         gated, table = self.priced(method)
         network = self.with_paths(self.folder / folder / f"{rate}-paths.json", gated, table, rate)
-        for part, (stage, epochs) in enumerate(default_stages(gates_of(gated), self.epochs)):
+        first = 0
+        for part, (stage, epochs) in enumerate(self.stages(gated)):
             if stage == "joint" and not joint:
                 break
             network = prepare_stage(network, self.data, table, rate, stage)
             choosing = stage == "joint"
             self.train(
                 network.graph_module,
-                self.recipe(epochs, part, joint=choosing),
+                self.recipe(epochs, first, joint=choosing),
                 f"{folder}/{rate}-{part}-{stage}.pt",
                 f"{method} {rate} {stage}",
                 CostObjective(table, rate, weight=10.0) if choosing else None,
             )
+            first += epochs
         return network, table
 
     def priced(self, method: str) -> tuple[TracedModule, CostTable]:
         """The network with gates, and what its parts cost."""
         options, unit = GATED[method]
-        gated = GatePass(hidden=32, multiple=_LANES, seed=self.seed, **options)(self.static)
+        gated = GatePass(hidden=32, multiple=self.backend.target.float32_lanes, seed=self.seed, **options)(self.static)
         # Weights do not matter for what a part costs: seeds share it.
         path = self.folder.parent / "prices" / f"{self.subject.name}-{method.replace(' ', '-')}.json"
         return gated, self.prices(path, gated, unit)
@@ -181,7 +189,7 @@ class Study:
         """Chosen once: a training that goes on needs those that it began with."""
         if path.is_file():
             return set_paths(gated, Paths.from_json(json.loads(path.read_bytes())))
-        network = with_paths(gated, self.data, table, rate, _PATHS)
+        network = with_paths(gated, self.data, table, rate, self.paths)
         found = gates_of(network).paths
         assert found is not None
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,9 +231,25 @@ class Study:
         atomic_write(path, json.dumps(table.to_json()).encode())
         return table
 
-    def peer(self, method: str, rate: float) -> None:
+    def trained_exits(self) -> Exits:
+        """The static network with exits, all of which learn."""
+        network = Exits(self.static, self.subject.exits, self.data.class_count)
+        self.train(network, self.recipe(self.epochs), "exits.pt", "early-exit")
+        return network
+
+    def exits(self, rates: list[float]) -> None:
+        """Rows of early exits, left so early that the mean FLOPs are `rates` of all."""
+        if missing := [rate for rate in rates if self.missing("early-exit", rate)]:
+            own = self.rows[self.key("static", 1.0)]
+            found = early_exits(self.trained_exits(), self.data, self.backend, missing)
+            for rate, (correct, ms, spent) in zip(missing, found, strict=True):
+                self.add("early-exit", rate, correct, {"mean_ms": ms * own["mean_ms"], "mean_flops": spent})
+
+    def peer(self, method: str, rate: float, rates: list[float]) -> None:
         """What LC-Net is compared with at the same time or cost."""
         own = self.rows.get(self.key("lc-net", rate))
+        if method == "early-exit":
+            self.exits(rates)
         if own is None or method == "static longer" or not self.missing(method, rate):
             return
         if method == "mask":
@@ -236,9 +260,6 @@ class Study:
             self.add(method, rate, same, facts | {"static_ms": own["static_ms"]})
         elif method == "deadline":
             self.deadline(rate, own)
-        elif method == "early-exit":
-            correct, ms, spent = early_exit(self.static, self.data, self.backend, self.subject.exits, rate)
-            self.add(method, rate, correct, {"mean_ms": ms, "mean_flops": spent})
         elif method == "cut":
             ratio = own["mean_ms"] / own["static_ms"]
             network, ms_ratio = cut_to(self.static, self.data, self.backend, ratio)
@@ -247,11 +268,13 @@ class Study:
             facts["static_ms"] = own["static_ms"]
             self.add(method, rate, accuracy(network.graph_module, self.data, "test"), facts)
         else:
-            # The same trunk, trained on as long with its paths drawn at random as LC-Net was with its gates.
+            # The same trunk; where LC-Net's learned with its gates, trained on as long with paths drawn at random.
             network, _ = self.trained("lc-net", rate, joint=False)
             drawn = at_random(network, {tuple(path["widths"]): path["share"] for path in own["paths"]})
-            epochs = dict(default_stages(gates_of(network), self.epochs)).get("joint", 1)
-            self.train(drawn.graph_module, self.recipe(epochs, 9, joint=True), f"random-{rate}.pt", "random")
+            epochs = dict(self.stages(network)).get("joint", 0)
+            if epochs:
+                recipe = self.recipe(epochs, self.epochs - epochs, joint=True)
+                self.train(drawn.graph_module, recipe, f"random-{rate}.pt", "random")
             facts = {name: own[name] for name in ("mean_ms", "mean_flops", "static_ms")}
             self.add(method, rate, accuracy(drawn.graph_module, self.data, "test"), facts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from netcut_fx.backends.base import Backend
 from netcut_fx.cutting import cut
 from netcut_fx.data import Dataset
 from netcut_fx.evaluate import Accuracy, predict_logits
-from netcut_fx.frontier import frontiers
+from netcut_fx.frontier import find_frontier, frontiers
 from netcut_fx.gating.paths import gates_of_widths
 from netcut_fx.gating.pieces import gates_of
 from netcut_fx.gating.pricing import flops, for_one_input
@@ -21,7 +22,7 @@ from netcut_fx.measure import Stopwatch
 from netcut_fx.passes import copy_traced
 from netcut_fx.passes.head import HeadPass
 from netcut_fx.prediction import softmax
-from netcut_fx.retraining import RetrainOptions, retrain
+from netcut_fx.tracing import trace
 
 WATCH = Stopwatch(repeat=25, min_repeat_ms=5.0)
 
@@ -79,40 +80,78 @@ def at_random(network: TracedModule, share_of: Mapping[tuple[int, ...], float]) 
     return drawn
 
 
-def early_exit(
-    static: TracedModule, data: Dataset, backend: Backend, places: tuple[str, ...], rate: float
-) -> tuple[Accuracy, float, float]:
-    """Heads behind some blocks of the frozen network, left where the answer is sure (Teerapittayanon et al., 2016).
+class Exits(nn.Module):
+    """A network with a convolution and a layer as exits behind some blocks; answers are those of exits, then its own.
 
-    The threshold is chosen on validation so that the mean FLOPs are `rate` of all. What an exit costs is the network up
-    to it; heads that were passed in vain are not counted, in favour of this method.
+    As in Teerapittayanon et al., "BranchyNet" (ICPR 2016, arXiv 1709.01686).
+
+    Parameters
+    ----------
+    static : TracedModule
+        Is copied.
+    places : tuple of str
+        Names of frontiers with one tensor, in order.
+    classes : int
+        How many.
+    """
+
+    def __init__(self, static: TracedModule, places: tuple[str, ...], classes: int) -> None:
+        super().__init__()
+        nodes = [static.by_qualname[find_frontier(static, place).nodes[0]] for place in places]
+        self.trunk = copy_traced(static, result=(*nodes, static.output.args[0]))
+        self.network = self.trunk.graph_module
+        self.heads = nn.ModuleList(_exit(node.meta["spec"].shape[1], classes) for node in nodes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Logits of each exit and of the network."""
+        *crossing, logits = self.network(x)
+        return (*(head(value) for head, value in zip(self.heads, crossing, strict=True)), logits)
+
+    def ways(self) -> list[TracedModule]:
+        """For each exit and the end, what an image runs that leaves there; other exits are not counted."""
+        outputs: Any = self.trunk.output.args[0]
+        parts = [copy_traced(self.trunk, result=output).graph_module for output in outputs]
+        image = torch.zeros(1, *self.trunk.input_specs[0].shape[1:])
+        ways = [nn.Sequential(part, head) for part, head in zip(parts, self.heads, strict=False)]
+        return [trace(way.eval(), image, name=f"exit{i}") for i, way in enumerate([*ways, parts[-1]])]
+
+
+def _exit(channels: int, classes: int, width: int = 64) -> nn.Sequential:
+    convolution = nn.Conv2d(channels, width, 3, 2, 1, bias=False)
+    pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(), *pool, nn.Linear(width, classes))
+
+
+def early_exits(
+    network: Exits, data: Dataset, backend: Backend, rates: Sequence[float]
+) -> list[tuple[Accuracy, float, float]]:
+    """What trained exits do where an image leaves as soon as an answer is sure.
+
+    Thresholds are chosen on validation so that the mean FLOPs are `rates` of all. An image pays for the network up to
+    where it leaves; exits that were passed in vain are not counted, in favour of this method.
 
     Returns
     -------
-    tuple
-        Accuracy on test, mean ms, mean FLOPs.
+    list of tuples
+        For each rate the accuracy on test, mean ms as a share of the whole network, mean FLOPs.
     """
-    options = RetrainOptions(epochs=0, head_epochs=60)
-    exits = [
-        retrain(cut(static, place, head=HeadPass(data.class_count)), data, options=options).traced for place in places
-    ]
-    networks = [for_one_input(network) for network in (*exits, static)]
-    spent = np.array(flops(networks))
-    ms = np.array(
-        [m.min_ms for m in WATCH.measure_interleaved([backend.compile(network).timer() for network in networks])]
-    )
+    ways = network.ways()
+    spent = np.array(flops(ways))
+    timed = WATCH.measure_interleaved([backend.compile(way).timer() for way in ways])
+    ms = np.array([measured.min_ms for measured in timed]) / timed[-1].min_ms
     validation, test = (
-        [predict_logits(n.graph_module, data.inputs(split_name)) for n in (*exits, static)]
-        for split_name in ("validation", "test")
+        [predict_logits(way.graph_module, data.inputs(split)) for way in ways] for split in ("validation", "test")
     )
-    thresholds = np.linspace(0.3, 1.0, 141)
-    costs = [spent[_taken(validation, t)].mean() for t in thresholds]
-    threshold = thresholds[int(np.argmin(np.abs(np.array(costs) - rate * spent[-1])))]
-    taken = _taken(test, threshold)
-    answers = np.stack([logits.argmax(1) for logits in test])[taken, np.arange(len(taken))]
     labels = data.labels[data.splits["test"]]
-    accuracy = Accuracy(int((answers == labels).sum()), len(labels))
-    return accuracy, float(ms[taken].mean()), float(spent[taken].mean())
+    thresholds = np.linspace(0.3, 1.0, 281)
+    costs = np.array([spent[_taken(validation, t)].mean() for t in thresholds])
+    found: list[tuple[Accuracy, float, float]] = []
+    for rate in rates:
+        taken = _taken(test, thresholds[int(np.argmin(np.abs(costs - rate * spent[-1])))])
+        answers = np.stack([logits.argmax(1) for logits in test])[taken, np.arange(len(taken))]
+        right = Accuracy(int((answers == labels).sum()), len(labels))
+        found.append((right, float(ms[taken].mean()), float(spent[taken].mean())))
+    return found
 
 
 def _taken(logits: list[np.ndarray], threshold: float) -> np.ndarray:

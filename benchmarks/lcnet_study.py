@@ -11,7 +11,8 @@ machine to itself: with `--train-only` first, only prices are.
 Methods: ``static``; ``static longer`` (trained on as the others are: the better of the two is compared with);
 ``lc-net``, ``l-net``, ``c-net``; ``mask`` (LC-Net, everything computed and multiplied by the mask); ``random`` (the
 paths of LC-Net, as often, but drawn at random); ``cut`` (the static network cut where it takes as long as LC-Net);
-``early-exit`` (heads behind two stages, left by confidence); ``deadline`` (LC-Net with a bound for each input).
+``early-exit`` (exits behind two stages, trained along, left by confidence); ``deadline`` (LC-Net with a bound for each
+input).
 Ablations, at the middle rate: ``lc-net no scale``, ``lc-net flops loss``, ``lc-net 2 groups``, ``lc-net lead 1``
 (gates read behind the first cell).
 """
@@ -44,6 +45,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--limit", type=int, help="images in all; fewer make a quick trial, not a result")
     parser.add_argument("--images", type=int, help="test images that are measured; all by default")
+    parser.add_argument("--paths", type=int, default=4, help="ways through a gated network that are compiled, at most")
     parser.add_argument("--methods", nargs="+", default=["lc-net", *PEERS], choices=[*GATED, *PEERS])
     parser.add_argument("--train-only", action="store_true", help="so that all is measured later, on a quiet machine")
     parser.add_argument("--data", type=Path, default=FOLDER, help="folder of the images and weights")
@@ -73,6 +75,7 @@ def main() -> int:
                 rows=rows,
                 save=save,
                 images=options.images,
+                paths=options.paths,
             )
             if options.train_only:
                 study.train_only(options.rates[len(options.rates) // 2], options.methods)

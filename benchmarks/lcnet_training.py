@@ -1,10 +1,11 @@
-"""Training for `benchmarks.lcnet_study` that two slow cores can afford: small images, bfloat16, channels last.
+"""Training for `benchmarks.lcnet_study` that two slow cores can afford: small images, bfloat16 where it is fast.
 
 Images are cropped and mirrored whole batches at a time. A run that was stopped goes on with the epoch it was in.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -17,12 +18,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from netcut_fx.atomic_files import atomic_write
 from netcut_fx.data import Dataset
 from netcut_fx.evaluate import Accuracy, predict_logits
 from netcut_fx.gating.gate_network import Gates
+from netcut_fx.host import detect_host
 
 #: A term of the loss, from what the network remembers of its last batch.
 Extra = Callable[[nn.Module], Tensor]
+
+
+#: Instruction sets with products of bfloat16; without any, PyTorch takes some fourteen times as long as for float32.
+_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,9 @@ class Recipe:
         Whether half of the images are.
     seed : int
         Of order and augmentation.
+    first : int
+        Number of the first epoch. An epoch of some seed and number shows the same crops of the same images to all
+        networks, so that a teacher answers them once.
     """
 
     epochs: int = 12
@@ -66,6 +76,7 @@ class Recipe:
     padding: int = 4
     mirrored: bool = True
     seed: int = 0
+    first: int = 0
 
 
 class Images:
@@ -78,20 +89,63 @@ class Images:
         self.labels = torch.from_numpy(data.labels[rows])
         self.size, self.preprocess = data.preprocess.size[0], data.preprocess
         self.recipe = recipe
+        self.turn(0)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, rows: np.ndarray, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Augmented inputs (N, 3, H, W) and labels."""
+    def turn(self, epoch: int) -> None:
+        """Choose the crops of an epoch."""
+        random = np.random.default_rng([self.recipe.seed, self.recipe.first + epoch])
+        self.order = random.permutation(len(self))
+        self.corners = random.integers(0, 2 * self.recipe.padding + 1, (len(self), 2))
+        self.mirrored = random.random(len(self)) < 0.5 * self.recipe.mirrored
+
+    def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Augmented inputs (N, 3, H, W), channels last, and labels."""
         size = self.size
         out = np.empty((len(rows), size, size, 3), np.uint8)
-        corners = random.integers(0, 2 * self.recipe.padding + 1, (len(rows), 2))
-        mirrored = random.random(len(rows)) < 0.5 * self.recipe.mirrored
-        for i, (row, (top, left)) in enumerate(zip(rows, corners, strict=True)):
+        for i, row in enumerate(rows):
+            top, left = self.corners[row]
             crop = self.padded[row, top : top + size, left : left + size]
-            out[i] = crop[:, ::-1] if mirrored[i] else crop
-        return torch.from_numpy(self.preprocess.normalise(out)), self.labels[torch.from_numpy(rows)]
+            out[i] = crop[:, ::-1] if self.mirrored[row] else crop
+        x = torch.from_numpy(self.preprocess.normalise(out))
+        return x.contiguous(memory_format=torch.channels_last), self.labels[torch.from_numpy(rows)]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A network whose answers are learned, and the folder that keeps them.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In evaluation mode.
+    folder : Path
+        A file of answers for each epoch.
+    """
+
+    network: nn.Module
+    folder: Path
+
+    def answers(self, images: Images, epoch: int) -> Tensor:
+        """Logits (images, classes) for the crops of an epoch, which `images` has turned to."""
+        recipe = images.recipe
+        path = self.folder / f"{recipe.seed}-{recipe.first + epoch}.npy"
+        if not path.is_file():
+            with torch.no_grad():
+                parts = [
+                    self.network(images.batch(rows)[0]) for rows in np.split(np.arange(len(images)), _parts(images))
+                ]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = io.BytesIO()
+            np.save(file, torch.cat(parts).numpy(), allow_pickle=False)
+            atomic_write(path, file.getvalue())
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+
+
+def _parts(images: Images) -> list[int]:
+    return list(range(256, len(images), 256))
 
 
 def train(
@@ -100,7 +154,7 @@ def train(
     recipe: Recipe,
     checkpoint: Path,
     *,
-    teacher: nn.Module | None = None,
+    teacher: Teacher | None = None,
     extra: Extra | None = None,
     told: str = "",
 ) -> None:
@@ -109,14 +163,14 @@ def train(
     Parameters
     ----------
     network : nn.Module
-        Of inputs (N, 3, H, W).
+        Of inputs (N, 3, H, W); may answer with several logits, the last ones being its own and the others of exits.
     data : Dataset
         Its training images are used.
     recipe : Recipe
         How.
     checkpoint : Path
         State after each epoch; a finished one is loaded and nothing is trained.
-    teacher : nn.Module, optional
+    teacher : Teacher, optional
         Whose answers are learned besides the labels.
     extra : callable, optional
         A further term of the loss, from what the network remembers of the batch.
@@ -131,24 +185,25 @@ def train(
         return
     images = Images(data, recipe)
     steps = len(images) // recipe.batch_size
+    fast = not _BFLOAT16.isdisjoint(detect_host().features)
     for epoch in range(done, recipe.epochs):
         start = time.perf_counter()
-        random = np.random.default_rng([recipe.seed, epoch])
-        torch.manual_seed(1000 * recipe.seed + epoch)
+        images.turn(epoch)
+        wanted = None if teacher is None else teacher.answers(images, epoch)
+        torch.manual_seed(1000 * recipe.seed + recipe.first + epoch)
         network.train()
-        order = random.permutation(len(images))
         losses, right = 0.0, 0
         for step in range(steps):
             share = _share((epoch * steps + step) / (recipe.epochs * steps))
             for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                 group["lr"] = group["highest"] * share
-            x, y = images.batch(order[step * recipe.batch_size : (step + 1) * recipe.batch_size], random)
-            x = x.contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = network(x).float()
-                with torch.no_grad():
-                    wanted = None if teacher is None else teacher(x).float()
-            loss = _loss(logits, y, wanted, recipe)
+            rows = images.order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+            x, y = images.batch(rows)
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+                answers = network(x)
+            each = [part.float() for part in (answers if isinstance(answers, tuple) else (answers,))]
+            logits, target = each[-1], None if wanted is None else wanted[torch.from_numpy(rows)]
+            loss = sum((_loss(part, y, target, recipe) for part in each), torch.zeros(()))
             if extra is not None:
                 loss = loss + extra(network)
             network.zero_grad()

@@ -109,6 +109,13 @@ class Target:
             system=_field(data, "system", str),
         )
 
+    @property
+    def float32_lanes(self) -> int:
+        """float32 elements of a vector register; the fewest of the architecture where the target does not say."""
+        if self.arch in ("aarch64", "arm64"):
+            return 4
+        return 16 if "avx512f" in self.features else 8 if "avx2" in self.features else 4
+
     def __str__(self) -> str:
         cpu = f" -mcpu={self.mcpu}" if self.mcpu else ""
         return f"{self.kind}{cpu}, {self.threads} thread{'s' * (self.threads != 1)}, {self.cpu_model}"

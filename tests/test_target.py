@@ -280,3 +280,16 @@ def test_fewer_cores_than_threads_are_refused_unless_asked_for():
 def test_a_target_prints_on_one_line():
     assert str(TARGET) == "llvm -mcpu=znver4, 2 threads, AMD EPYC 9354 (family 25, model 17, stepping 1)"
     assert "1 thread," in str(replace(TARGET, threads=1))
+
+
+@pytest.mark.parametrize(
+    ("arch", "features", "lanes"),
+    [
+        ("x86_64", ("avx2", "avx512f"), 16),
+        ("x86_64", ("avx", "avx2"), 8),
+        ("x86_64", (), 4),
+        ("aarch64", ("asimd",), 4),
+    ],
+)
+def test_lanes_of_a_vector_register(arch: str, features: tuple[str, ...], lanes: int) -> None:
+    assert replace(TARGET, arch=arch, features=features).float32_lanes == lanes

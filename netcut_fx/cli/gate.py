@@ -28,8 +28,9 @@ def gate(
     channels: Annotated[bool, typer.Option(help="gates for channel groups (C-Net)")] = True,
     groups: Annotated[int, typer.Option(help="channel groups of a convolution, at most")] = 4,
     multiple: Annotated[
-        int, typer.Option(help="groups end at multiples of this many channels: whole vector registers")
-    ] = 16,
+        int | None,
+        typer.Option(help="groups end at multiples of this many channels; by default whole vector registers"),
+    ] = None,
     lead: Annotated[int, typer.Option(help="cells at the beginning that are left alone: gates read behind them")] = 0,
     paths: Annotated[int, typer.Option(help="ways through the network that are compiled, at most")] = 6,
     hidden: Annotated[int, typer.Option(help="width of the gate networks")] = 16,
@@ -56,15 +57,22 @@ def gate(
     """Gate MODEL, train it towards an expected cost, compile it, and measure it input by input."""
     from netcut_fx.errors import SpecError
     from netcut_fx.passes.gate import GatePass
+    from netcut_fx.target import detect
     from netcut_fx.text import to_text
+    from netcut_fx.verbs import tvm_backend
 
     if cost not in ("ms", "flops"):
         raise SpecError(f"--cost is ms or flops, got {cost!r}")
     if not 0 < target_rate <= 1:
         raise SpecError(f"--target-rate is a share above 0 and at most 1, got {target_rate}")
     network = cut_if_asked(traced_model(model, weights, input_size, None, leaf_module, via), at, classes, head, pool)
-    gated = GatePass(layers, channels, groups, hidden, scales, seed, multiple, lead)(network)
-    if data is None:
+    # Whoever only looks needs no compiler.
+    backend = None if data is None else tvm_backend(target, threads, links=True)
+    vector = (detect("native") if backend is None else backend.target).float32_lanes
+    gated = GatePass(layers, channels, groups, hidden, scales, seed, vector if multiple is None else multiple, lead)(
+        network
+    )
+    if data is None or backend is None:
         opt.print_json({"name": gated.name, "text": to_text(gated)}) if as_json else print(to_text(gated))
         return
     from netcut_fx.cli.options import parse_size
@@ -72,7 +80,6 @@ def gate(
     from netcut_fx.gating.gated_job import train_and_bundle
     from netcut_fx.gating.gated_report import write_gated_report
     from netcut_fx.retraining import RetrainOptions
-    from netcut_fx.verbs import tvm_backend
 
     size = parse_size(input_size) or (224, 224)
     dataset = load_data(data, input_size=size, normalize=normalize, seed=seed)
@@ -80,7 +87,7 @@ def gate(
         gated,
         network,
         dataset,
-        tvm_backend(target, threads, links=True),
+        backend,
         out,
         rate=target_rate,
         unit="flops" if cost == "flops" else "ms",

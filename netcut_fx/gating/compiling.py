@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from netcut_fx.backends.base import Backend, CompiledModule, Progress
@@ -46,11 +47,19 @@ class CompiledGated:
 
         return Dispatcher(self.program, entry, path, budget=budget, fill=fill)
 
-    def with_costs(self, costs: Sequence[int]) -> CompiledGated:
-        """The same where the paths cost as much, in nanoseconds, deciding and calling included; in ascending order."""
+    def with_costs(self, costs: Sequence[int], bounds: Sequence[int] | None = None) -> CompiledGated:
+        """The same where the paths cost as much, in nanoseconds, deciding and calling included; in ascending order.
+
+        A path that costs more has no lower bound: where it was measured so, it was by chance.
+        """
         order = sorted(range(len(costs)), key=lambda i: (costs[i], i))
         paths, scales = self.program.paths, self.program.scales
-        sorted_paths = Paths(paths.slots, tuple(paths.widths[i] for i in order), tuple(round(costs[i]) for i in order))
+        sorted_paths = Paths(
+            paths.slots,
+            tuple(paths.widths[i] for i in order),
+            tuple(costs[i] for i in order),
+            () if bounds is None else tuple(accumulate((max(bounds[i], costs[i]) for i in order), max)),
+        )
         modules = (self.modules[0], *(self.modules[1 + i] for i in order))
         program = Program(self.program.total, sorted_paths, tuple(scales[i] for i in order))
         return CompiledGated(self.name, modules, program)

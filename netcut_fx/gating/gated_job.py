@@ -29,6 +29,10 @@ from netcut_fx.measure import Stopwatch
 from netcut_fx.retraining import Progress, RetrainOptions
 from netcut_fx.runtime import load
 
+#: Paths are chosen before training for so much of the deadline: prices are those of the fastest runs there, and a path
+#: is taken under a deadline if 99 of 100 runs of it keep it.
+_HEADROOM = 0.9
+
 
 @dataclass(frozen=True)
 class GatedResult:
@@ -50,6 +54,8 @@ class GatedResult:
         Test images through the bundle.
     dispatch_ms : float
         What deciding and calling takes beyond the pieces.
+    deadline_ms : float or None
+        What no input may exceed.
     """
 
     traced: TracedModule
@@ -60,22 +66,27 @@ class GatedResult:
     static_flops: int
     served: Served
     dispatch_ms: float
+    deadline_ms: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What there is to say about it."""
         shares = np.bincount(self.served.paths, minlength=len(self.paths.widths)) / len(self.served.paths)
-        costs = np.array(self.paths.costs) / 1e6
+        costs, bounds = np.array(self.paths.costs) / 1e6, np.array(self.paths.bounds) / 1e6
+        possible = bounds if self.deadline_ms is None else bounds[bounds <= self.deadline_ms]
         return {
             "bundle": str(self.bundle),
+            "deadline_ms": self.deadline_ms,
             **self.served.to_json(),
             "mean_flops": float(np.mean(np.array(self.path_flops)[self.served.paths])),
             "static_flops": self.static_flops,
-            "estimate": {"expected_ms": float(shares @ costs), "worst_ms": float(costs[-1])},
-            "mandatory_ms": float(costs[0]),
+            "estimate": {"expected_ms": float(shares @ costs), "worst_ms": float(possible[-1])},
+            "mandatory_ms": float(bounds[0]),
             "dispatch_ms": self.dispatch_ms,
             "paths": [
-                {"widths": list(widths), "ms": float(ms), "flops": operations, "share": float(share)}
-                for widths, ms, operations, share in zip(self.paths.widths, costs, self.path_flops, shares, strict=True)
+                {"widths": list(w), "ms": float(ms), "p99_ms": float(p99), "flops": operations, "share": float(share)}
+                for w, ms, p99, operations, share in zip(
+                    self.paths.widths, costs, bounds, self.path_flops, shares, strict=True
+                )
             ],
         }
 
@@ -141,7 +152,7 @@ def train_and_bundle(
         If the deadline is below what the cheapest path takes.
     """
     target = _stored_prices(folder / "costs.json", gated, static, backend, unit, database)
-    budget = target.budget(deadline_ms) if deadline_ms is not None and unit == "ms" else None
+    budget = None if deadline_ms is None or unit != "ms" else int(_HEADROOM * target.budget(deadline_ms))
     trained = train_gated(
         gated,
         dataset,
@@ -200,16 +211,17 @@ def bundle_gated(
     shutil.rmtree(folder / "library")
     inputs, labels = dataset.inputs("test")[:images], dataset.labels[dataset.splits["test"]][:images]
     first = write_gated_bundle(folder / "bundle", compiled, manifest)
-    costs = served_costs(first)
+    costs, bounds = served_costs(first)
     alone_costs = np.array(compiled.program.paths.costs)
     dispatch_ms = float(np.median(np.array(costs) - alone_costs)) / 1e6
-    compiled = compiled.with_costs(costs)
+    compiled = compiled.with_costs(costs, bounds)
     bundle = write_gated_bundle(first, compiled, manifest, budget_ms=deadline_ms, fill=fill and deadline_ms is not None)
     with load(bundle) as runtime, load(without) as static_runtime:
         served = serve(runtime, inputs, labels, beside=static_runtime)
     paths = compiled.program.paths
     operations = tuple(path_flops(trained, paths.widths))
-    return GatedResult(trained, bundle, without, paths, operations, round(flops([alone])[0]), served, dispatch_ms)
+    static_flops = round(flops([alone])[0])
+    return GatedResult(trained, bundle, without, paths, operations, static_flops, served, dispatch_ms, deadline_ms)
 
 
 def manifest_of(traced: TracedModule, dataset: Dataset, backend: Backend) -> Manifest:

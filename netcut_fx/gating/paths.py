@@ -34,11 +34,19 @@ class Paths:
         The width of each cell on each path.
     costs : tuple of int
         What each costs from input to output, ascending; nanoseconds or operations.
+    bounds : tuple of int
+        What hardly an input on each exceeds, ascending: this is what a budget looks at. The costs where nothing was
+        measured.
     """
 
     slots: tuple[Slots, ...]
     widths: tuple[tuple[int, ...], ...]
     costs: tuple[int, ...]
+    bounds: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.bounds:
+            object.__setattr__(self, "bounds", self.costs)
 
     @cached_property
     def columns(self) -> NDArray[np.int64]:
@@ -79,7 +87,7 @@ class Paths:
         if fill:
             steps = steps - steps.min() + 1.0
         scores = self.kept @ steps
-        best = int(scores[: None if budget is None else bisect_right(self.costs, budget)].argmax())
+        best = int(scores[: None if budget is None else bisect_right(self.bounds, budget)].argmax())
         if scores[best] != scores[best]:
             bad = np.flatnonzero(np.isnan(saliences))[0]
             raise BudgetError(
@@ -95,18 +103,20 @@ class Paths:
         BudgetError
             If it is no positive number, or less than the cheapest path takes.
         """
-        return as_budget("ms", given_ms, self.costs[0])
+        return as_budget("ms", given_ms, self.bounds[0])
 
     def to_json(self) -> dict[str, Any]:
         """As JSON."""
         slots = [[s.layer, s.first_group, s.groups] for s in self.slots]
-        return {"slots": slots, "widths": [list(one) for one in self.widths], "costs": list(self.costs)}
+        widths = [list(one) for one in self.widths]
+        return {"slots": slots, "widths": widths, "costs": list(self.costs), "bounds": list(self.bounds)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """What `to_json` gave."""
         slots = tuple(Slots(*one) for one in value["slots"])
-        return cls(slots, tuple(tuple(one) for one in value["widths"]), tuple(value["costs"]))
+        widths = tuple(tuple(one) for one in value["widths"])
+        return cls(slots, widths, tuple(value["costs"]), tuple(value["bounds"]))
 
 
 def gates_of_widths(slots: Sequence[Slots], widths: Sequence[Sequence[int]], total: int) -> NDArray[np.float32]:

@@ -130,6 +130,15 @@ def test_a_budget_holds_for_every_input() -> None:
     assert np.mean(bound) <= np.mean(filled)
 
 
+def test_bounds_go_with_their_paths_and_never_fall() -> None:
+    network, _ = gated("residual")
+    compiled = compiled_by(EagerBackend(), network).with_costs([10, 20, 30, 40, 50, 60])
+    widths = compiled.program.paths.widths
+    changed = compiled.with_costs([20, 10, 30, 40, 50, 60], [29, 18, 27, 45, 0, 70]).program.paths
+    assert changed.widths == tuple(widths[i] for i in (1, 0, 2, 3, 4, 5))
+    assert changed.bounds == (18, 29, 30, 45, 50, 70)
+
+
 def test_measured_costs() -> None:
     network = GatePass(hidden=8, channels=False)(traced_zoo("residual"))
     table = cost_table(network, ms_measured(EagerBackend(), WATCH), dispatch=0.5)

@@ -51,6 +51,16 @@ def test_the_largest_sum_within_the_budget() -> None:
     assert (PATHS.choose(away, 200, fill=True), PATHS.choose(away, 1000, fill=True)) == (2, 3)
 
 
+def test_a_budget_looks_at_what_hardly_an_input_exceeds() -> None:
+    paths = Paths(SLOTS, WIDTHS, (115, 165, 190, 270), (120, 200, 210, 300))
+    assert [paths.choose(SALIENT, budget) for budget in (190, 200, 209, 210, 299, 300)] == [0, 1, 1, 2, 2, 3]
+    assert Paths.from_json(json.loads(json.dumps(paths.to_json()))) == paths
+    assert PATHS.bounds == PATHS.costs
+    with pytest.raises(BudgetError, match="is below the"):
+        paths.budget(119e-6)
+    assert paths.budget(121e-6) == 121
+
+
 @given(tables(), st.integers(0, 2**32 - 1), st.floats(0, 1), st.booleans())
 def test_no_path_exceeds_the_budget(table: CostTable, seed: int, share: float, fill: bool) -> None:
     rng = np.random.default_rng(seed)

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from netcut_fx.target import Target
 
-_AVX512, _AVX2 = "avx512f", "avx2"
-
 
 @dataclass(frozen=True)
 class Machine:
@@ -34,13 +32,10 @@ class Machine:
     @classmethod
     def of(cls, target: Target) -> Machine:
         """The machine that `target` describes; the smallest of its architecture where it does not say."""
-        if target.arch in ("aarch64", "arm64"):
-            return cls(4, 32, threads=target.threads)
-        if _AVX512 in target.features:
-            return cls(16, 32, l2_bytes=1024 * 1024, threads=target.threads)
-        if _AVX2 in target.features:
-            return cls(8, 16, threads=target.threads)
-        return cls(4, 16, threads=target.threads)
+        lanes = target.float32_lanes
+        if lanes == 16:
+            return cls(lanes, 32, l2_bytes=1024 * 1024, threads=target.threads)
+        return cls(lanes, 32 if target.arch in ("aarch64", "arm64") else 16, threads=target.threads)
 
     @classmethod
     def for_schedules(cls, target: Target) -> Machine | None:
