@@ -322,7 +322,7 @@ class Study:
     def add(self, method: str, rate: float, correct: Accuracy, facts: dict[str, Any]) -> None:
         """Write a row."""
         row: dict[str, Any] = {"network": self.subject.name, "data": self.data.name, "method": method, "rate": rate}
-        row |= {"seed": self.seed, **facts}
+        row |= {"seed": self.seed, "cpu": self.backend.target.cpu_model, **facts}
         row |= {"accuracy": correct.value, "low": correct.low, "high": correct.high}
         row |= {"correct": correct.correct, "images": correct.total, "epochs": [self.static_epochs, self.epochs]}
         row.pop("bundle", None)

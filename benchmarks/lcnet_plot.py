@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.lcnet_summary import static_of
+from benchmarks.lcnet_summary import static_of, trainings
 from netcut_fx.pictures.accuracy_axis import Frame, accuracy_axis, draw_accuracy_axis, draw_latency_axis
 from netcut_fx.pictures.style import style_sheet
 from netcut_fx.pictures.svg import Element, Scale, drawing, number_text, standalone
@@ -33,13 +33,13 @@ _TICKS = tuple((tick, f"{tick:g}") for tick in (0.0, 0.25, 0.5, 0.75, 1.0))
 
 
 def plot(rows: Sequence[Row]) -> str:
-    """For each network two panels side by side, one dot for each point and seed; lines join the rates of a method."""
-    networks = list(dict.fromkeys(row["network"] for row in rows))
-    picture = drawing(2 * _WIDTH + _LEGEND, len(networks) * _HEIGHT, "Accuracy against FLOPs and time", "lcnet")
-    for place, name in enumerate(networks):
+    """For each training two panels side by side, one dot for each point and seed; lines join the rates of a method."""
+    panels = trainings(rows)
+    picture = drawing(2 * _WIDTH + _LEGEND, len(panels) * _HEIGHT, "Accuracy against FLOPs and time", "lcnet")
+    for place, (name, own) in enumerate(panels.items()):
         for column, (key, label) in enumerate(_AXES):
             at = f"translate({number_text(column * _WIDTH)} {number_text(place * _HEIGHT)})"
-            shares = [(row, _share(row, rows, key), row["accuracy"]) for row in rows if row["network"] == name]
+            shares = [(row, _share(row, rows, key), row["accuracy"]) for row in own]
             points = [(r, share, a) for r, share, a in shares if share is not None and r["method"] in _COLOURS]
             if points:
                 _panel(picture.add("g", transform=at), points, name, label)

@@ -19,7 +19,7 @@ def summary(rows: list[Row]) -> dict[str, Any]:
     """At the fastest LC-Net that is, on average over seeds, at most half a point below its own static network.
 
     The static network is for each seed the better of the one that LC-Net started from and of the one that trained on
-    as long. `gain_over_points` has, for each network and rival, how many points LC-Net's curve lies above the rival's
+    as long. `gain_over_points` has, for each training and rival, how many points LC-Net's curve lies above the rival's
     points at their FLOPs, on average.
     """
     points = [point for group in _groups(rows, "lc-net") if (point := _point(group, rows)) is not None]
@@ -38,7 +38,7 @@ def summary(rows: list[Row]) -> dict[str, Any]:
     return {
         **{name: None if best is None else best[name] for name in names},
         "budget_violations": sum(bound) if bound else None,
-        "gain_over_points": {name: _gains([r for r in rows if r["network"] == name]) for name in _networks(rows)},
+        "gain_over_points": {name: gains for name, part in trainings(rows).items() if (gains := _gains(part))},
     }
 
 
@@ -81,8 +81,13 @@ def static_of(row: Row, rows: Sequence[Row]) -> Row | None:
     return max(held, default=None, key=lambda other: other["accuracy"])
 
 
-def _networks(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(row["network"] for row in rows))
+def trainings(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of the same network, trained for as many epochs."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        static, further = row["epochs"]
+        found.setdefault(f"{row['network']}, {static} + {further} epochs", []).append(row)
+    return found
 
 
 def _gains(rows: Sequence[Row]) -> dict[str, float]:
