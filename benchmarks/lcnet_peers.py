@@ -97,7 +97,8 @@ class Exits(nn.Module):
 
     def __init__(self, static: TracedModule, places: tuple[str, ...], classes: int) -> None:
         super().__init__()
-        nodes = [static.by_qualname[find_frontier(static, place).nodes[0]] for place in places]
+        by_name = {node.name: node for node in static.nodes}
+        nodes = [by_name[find_frontier(static, place).nodes[0]] for place in places]
         self.trunk = copy_traced(static, result=(*nodes, static.output.args[0]))
         self.network = self.trunk.graph_module
         self.heads = nn.ModuleList(_exit(node.meta["spec"].shape[1], classes) for node in nodes)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.nn import functional as F
 
 from netcut_fx.data import Dataset
@@ -30,6 +31,8 @@ Harms = Sequence[Mapping[int, float]]
 
 #: Images that say what harms.
 _ASKED = 500
+#: Images at a time: enough for statistics.
+_BATCH = 125
 #: Costs are told apart to this share of the full one.
 _STEPS = 400
 #: The cheapest path takes about so much of the target.
@@ -145,7 +148,18 @@ def _cheapest(table: CostTable) -> int:
 def harms_of_widths(
     gated: TracedModule, inputs: NDArray[np.float32], labels: NDArray[np.int64], table: CostTable
 ) -> list[dict[int, float]]:
-    """How much each width of each cell alone adds to the cross-entropy of `inputs`; never less than nothing."""
+    """How much each width of each cell alone adds to the cross-entropy of `inputs`; never less than nothing.
+
+    Batch-norms go by what reaches them, as they will once each path has its own: statistics that were kept from the
+    whole network make a narrow cell look worse than one that is left out.
+    """
+    with statistics_of_inputs(gated.graph_module):
+        return _harms(gated, inputs, labels, table)
+
+
+def _harms(
+    gated: TracedModule, inputs: NDArray[np.float32], labels: NDArray[np.int64], table: CostTable
+) -> list[dict[int, float]]:
     full = tuple(max(costs) for costs in table.cells)
     whole = float(losses_on_path(gated, full, inputs, labels).mean())
     found: list[dict[int, float]] = []
@@ -164,8 +178,22 @@ def losses_on_path(
 ) -> NDArray[np.float32]:
     """Cross-entropy (N,) of inputs that all take one path, in evaluation mode."""
     with on_path(gated, widths):
-        logits = torch.from_numpy(predict_logits(gated.graph_module, inputs))
+        logits = torch.from_numpy(predict_logits(gated.graph_module, inputs, batch=_BATCH))
     return F.cross_entropy(logits, torch.from_numpy(labels), reduction="none").numpy()
+
+
+@contextmanager
+def statistics_of_inputs(module: nn.Module) -> Generator[None]:
+    """Let batch-norms of `module` normalise by the batch, in evaluation mode too, and remember nothing of it."""
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    kept = [(norm.running_mean, norm.running_var) for norm in norms]
+    try:
+        for norm in norms:
+            norm.running_mean = norm.running_var = None
+        yield
+    finally:
+        for norm, (mean, var) in zip(norms, kept, strict=True):
+            norm.running_mean, norm.running_var = mean, var
 
 
 @contextmanager

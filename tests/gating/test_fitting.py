@@ -11,10 +11,16 @@ import torch
 from netcut_fx.errors import NetcutError
 from netcut_fx.gating import fitting
 from netcut_fx.gating.fitting import FitOptions, fit_gates, pooled_features, saliences, step_costs
-from netcut_fx.gating.path_choice import harms_of_widths, losses_on_path, some_rows, with_paths
+from netcut_fx.gating.path_choice import (
+    harms_of_widths,
+    losses_on_path,
+    some_rows,
+    statistics_of_inputs,
+    with_paths,
+)
 from netcut_fx.gating.pieces import gates_of, path_piece
 from netcut_fx.gating.pricing import cost_table, flops
-from netcut_fx.graph import TracedModule
+from netcut_fx.graph import TracedModule, state_hash
 from netcut_fx.passes import GatePass, HeadPass
 from netcut_fx.passes.cut import cut_nodes
 from tests.gating.test_budget import TABLE
@@ -103,6 +109,21 @@ def test_harms_are_zero_where_nothing_is_left_out() -> None:
     assert [set(harm) for harm in harms] == [set(costs) for costs in table.cells]
     assert all(harm[max(harm)] == 0 for harm in harms)
     assert all(value >= 0 for harm in harms for value in harm.values())
+
+
+def test_harm_is_told_by_the_statistics_of_what_reaches_a_norm() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4)).eval()
+    images = 5 + 3 * torch.randn(6, 3, 8, 8)
+    before = state_hash(network)
+    with torch.no_grad():
+        with statistics_of_inputs(network):
+            found = network.eval()(images)
+        kept = network(images)
+    assert found.mean((0, 2, 3)).abs().max() < 1e-4
+    assert (found.var((0, 2, 3), correction=0) - 1).abs().max() < 1e-3
+    assert (kept - found).abs().max() > 0.1
+    assert state_hash(network) == before
 
 
 def test_step_costs() -> None:
