@@ -29,8 +29,8 @@ from netcut_fx.measure import Stopwatch
 from netcut_fx.retraining import Progress, RetrainOptions
 from netcut_fx.runtime import load
 
-#: Paths are chosen before training for so much of the deadline: prices are those of the fastest runs there, and a path
-#: is taken under a deadline if 99 of 100 runs of it keep it.
+#: Paths are chosen before training for so much of the deadline: prices are those of the fastest runs there, and
+#: under a deadline a path is taken if the slowest of its rounds keeps it.
 _HEADROOM = 0.9
 
 
@@ -83,8 +83,14 @@ class GatedResult:
             "mandatory_ms": float(bounds[0]),
             "dispatch_ms": self.dispatch_ms,
             "paths": [
-                {"widths": list(w), "ms": float(ms), "p99_ms": float(p99), "flops": operations, "share": float(share)}
-                for w, ms, p99, operations, share in zip(
+                {
+                    "widths": list(w),
+                    "ms": float(ms),
+                    "bound_ms": float(bound),
+                    "flops": operations,
+                    "share": float(share),
+                }
+                for w, ms, bound, operations, share in zip(
                     self.paths.widths, costs, bounds, self.path_flops, shares, strict=True
                 )
             ],

@@ -45,7 +45,7 @@ def test_from_a_network_to_a_bundle_with_a_deadline(tmp_path: Path) -> None:
     assert 0 < found["mean_ms"] <= found["worst_ms"]
     assert 0 < found["mandatory_ms"] <= found["estimate"]["worst_ms"]
     assert 0 < found["estimate"]["expected_ms"] <= found["estimate"]["worst_ms"]
-    assert all(path["ms"] <= path["p99_ms"] for path in found["paths"])
+    assert all(path["ms"] <= path["bound_ms"] for path in found["paths"])
     with load(found["bundle"]) as network:
         assert network.manifest.output_shape == (1, 10)
     page = Path(found["report"]).read_text()
