@@ -47,7 +47,9 @@ GATED: dict[str, tuple[dict[str, Any], str]] = {
     "lc-net 2 groups": ({"groups": 2}, "ms"),
     "lc-net lead 1": ({"lead": 1}, "ms"),
 }
-PEERS = ("static longer", "mask", "deadline", "early-exit", "cut", "random")
+#: What is made from an LC-Net.
+_BESIDE = ("mask", "deadline", "cut", "random")
+PEERS = ("static longer", "early-exit", *_BESIDE)
 #: Epochs from which on a training has stages.
 _STAGED = 16
 #: How many images compiled and eager are compared on.
@@ -84,8 +86,10 @@ class Study:
         main = rates[len(rates) // 2]
         for method in (m for m in methods if m in GATED):
             self.gated(method, main, [] if " " in method else rates)
-        for method in (m for m in methods if m in PEERS):
-            self.peer(method, main, rates)
+        if "early-exit" in methods:
+            self.exits(rates)
+        for method in (m for m in methods if m in _BESIDE):
+            self.peer(method, main)
 
     def train_only(self, rate: float, methods: list[str]) -> None:
         """All gated networks and the longer static one; nothing is measured but prices, which come first."""
@@ -98,6 +102,11 @@ class Study:
             self.trained(method, rate)
         if "early-exit" in methods:
             self.trained_exits()
+
+    @property
+    def trainings(self) -> Path:
+        """Checkpoints of all that starts from the static network, and what is made from them."""
+        return self.folder / f"epochs{self.epochs}-paths{self.paths}"
 
     @property
     def static(self) -> TracedModule:
@@ -153,14 +162,14 @@ class Study:
         self, network: nn.Module, recipe: Recipe, name: str, told: str, extra: CostObjective | None = None
     ) -> None:
         """Train in place, from the static network's answers."""
-        train(network, self.data, recipe, self.folder / name, teacher=self.teacher, extra=extra, told=told)
+        train(network, self.data, recipe, self.trainings / name, teacher=self.teacher, extra=extra, told=told)
         network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
 
     def trained(self, method: str, rate: float, *, joint: bool = True) -> tuple[TracedModule, CostTable]:
         """A gated network trained on its paths, `joint` or before; and what it was trained for."""
         folder = method.replace(" ", "-")
         gated, table = self.priced(method)
-        network = self.with_paths(self.folder / folder / f"{rate}-paths.json", gated, table, rate)
+        network = self.with_paths(self.trainings / folder / f"{rate}-paths.json", gated, table, rate)
         first = 0
         for part, (stage, epochs) in enumerate(self.stages(gated)):
             if stage == "joint" and not joint:
@@ -204,7 +213,7 @@ class Study:
         trained, table = self.trained(method, main)
         if self.missing(method, main):
             network = finish(trained, self.data, table, main)
-            folder = self.folder / method.replace(" ", "-") / str(main)
+            folder = self.trainings / method.replace(" ", "-") / str(main)
             result = bundle_gated(network, self.static, self.data, self.backend, folder, images=self.images)
             self.add_gated(method, main, result, {"agreement": agreement(result, self.data, _COMPARED)})
         first = self.rows[self.key(method, main)]
@@ -245,12 +254,10 @@ class Study:
             for rate, (correct, ms, spent) in zip(missing, found, strict=True):
                 self.add("early-exit", rate, correct, {"mean_ms": ms * own["mean_ms"], "mean_flops": spent})
 
-    def peer(self, method: str, rate: float, rates: list[float]) -> None:
+    def peer(self, method: str, rate: float) -> None:
         """What LC-Net is compared with at the same time or cost."""
         own = self.rows.get(self.key("lc-net", rate))
-        if method == "early-exit":
-            self.exits(rates)
-        if own is None or method == "static longer" or not self.missing(method, rate):
+        if own is None or not self.missing(method, rate):
             return
         if method == "mask":
             # The same answers; what takes time is the path that computes everything.
@@ -283,7 +290,7 @@ class Study:
         trained, table = self.trained("lc-net", rate)
         bound = 0.75 * own["static_ms"]
         bounded = finish(trained, self.data, table, rate, fill=True)
-        folder = self.folder / "deadline" / str(rate)
+        folder = self.trainings / "deadline" / str(rate)
         result = bundle_gated(
             bounded, self.static, self.data, self.backend, folder, deadline_ms=bound, images=self.images
         )
@@ -313,7 +320,8 @@ class Study:
     def key(self, method: str, rate: float) -> str:
         """Of a row."""
         epochs = f"{self.static_epochs}+{self.epochs}"
-        return f"{self.subject.name}/{method}/{rate}/seed{self.seed}/epochs{epochs}/n{len(self.data.labels)}"
+        made = f"seed{self.seed}/epochs{epochs}/paths{self.paths}/n{len(self.data.labels)}"
+        return f"{self.subject.name}/{method}/{rate}/{made}"
 
     def missing(self, method: str, rate: float) -> bool:
         """Whether a row has still to be made."""

@@ -71,7 +71,7 @@ def main() -> int:
                 static_epochs=options.static_epochs,
                 epochs=options.epochs,
                 backend=backend,
-                folder=options.work / f"{network}-seed{seed}-n{len(chosen.data.labels)}",
+                folder=options.work / f"{network}-seed{seed}-n{len(chosen.data.labels)}-static{options.static_epochs}",
                 rows=rows,
                 save=save,
                 images=options.images,

@@ -28,7 +28,7 @@ from netcut_fx.host import detect_host
 Extra = Callable[[nn.Module], Tensor]
 
 
-#: Instruction sets with products of bfloat16; without any, PyTorch takes some fourteen times as long as for float32.
+#: Instruction sets with products of bfloat16; without any, PyTorch takes many times as long as for float32.
 _BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
@@ -134,18 +134,12 @@ class Teacher:
         path = self.folder / f"{recipe.seed}-{recipe.first + epoch}.npy"
         if not path.is_file():
             with torch.no_grad():
-                parts = [
-                    self.network(images.batch(rows)[0]) for rows in np.split(np.arange(len(images)), _parts(images))
-                ]
+                parts = [self.network(images.batch(rows.numpy())[0]) for rows in torch.arange(len(images)).split(256)]
             path.parent.mkdir(parents=True, exist_ok=True)
             file = io.BytesIO()
             np.save(file, torch.cat(parts).numpy(), allow_pickle=False)
             atomic_write(path, file.getvalue())
         return torch.from_numpy(np.load(path, allow_pickle=False))
-
-
-def _parts(images: Images) -> list[int]:
-    return list(range(256, len(images), 256))
 
 
 def train(

@@ -68,7 +68,7 @@ def gate(
     network = cut_if_asked(traced_model(model, weights, input_size, None, leaf_module, via), at, classes, head, pool)
     # Whoever only looks needs no compiler.
     backend = None if data is None else tvm_backend(target, threads, links=True)
-    vector = (detect("native") if backend is None else backend.target).float32_lanes
+    vector = (detect(target) if backend is None else backend.target).float32_lanes
     gated = GatePass(layers, channels, groups, hidden, scales, seed, vector if multiple is None else multiple, lead)(
         network
     )

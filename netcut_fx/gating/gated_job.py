@@ -72,14 +72,14 @@ class GatedResult:
         """What there is to say about it."""
         shares = np.bincount(self.served.paths, minlength=len(self.paths.widths)) / len(self.served.paths)
         costs, bounds = np.array(self.paths.costs) / 1e6, np.array(self.paths.bounds) / 1e6
-        possible = bounds if self.deadline_ms is None else bounds[bounds <= self.deadline_ms]
+        possible = len(bounds) if self.deadline_ms is None else self.paths.within(self.paths.budget(self.deadline_ms))
         return {
             "bundle": str(self.bundle),
             "deadline_ms": self.deadline_ms,
             **self.served.to_json(),
             "mean_flops": float(np.mean(np.array(self.path_flops)[self.served.paths])),
             "static_flops": self.static_flops,
-            "estimate": {"expected_ms": float(shares @ costs), "worst_ms": float(possible[-1])},
+            "estimate": {"expected_ms": float(shares @ costs), "worst_ms": float(bounds[possible - 1])},
             "mandatory_ms": float(bounds[0]),
             "dispatch_ms": self.dispatch_ms,
             "paths": [

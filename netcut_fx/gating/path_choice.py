@@ -151,25 +151,20 @@ def harms_of_widths(
     """How much each width of each cell alone adds to the cross-entropy of `inputs`; never less than nothing.
 
     Batch-norms go by what reaches them, as they will once each path has its own: statistics that were kept from the
-    whole network make a narrow cell look worse than one that is left out.
+    whole network can make a narrow cell look worse than one that is left out.
     """
-    with statistics_of_inputs(gated.graph_module):
-        return _harms(gated, inputs, labels, table)
-
-
-def _harms(
-    gated: TracedModule, inputs: NDArray[np.float32], labels: NDArray[np.int64], table: CostTable
-) -> list[dict[int, float]]:
     full = tuple(max(costs) for costs in table.cells)
-    whole = float(losses_on_path(gated, full, inputs, labels).mean())
+
+    def loss(widths: Sequence[int]) -> float:
+        return float(losses_on_path(gated, widths, inputs, labels).mean())
+
     found: list[dict[int, float]] = []
-    for number, costs in enumerate(table.cells):
-        harms: dict[int, float] = {}
-        for width in sorted(costs):
-            widths = (*full[:number], width, *full[number + 1 :])
-            less = width < full[number]
-            harms[width] = max(0.0, float(losses_on_path(gated, widths, inputs, labels).mean()) - whole) if less else 0
-        found.append(harms)
+    with statistics_of_inputs(gated.graph_module):
+        whole = loss(full)
+        for number, costs in enumerate(table.cells):
+            less = [width for width in sorted(costs) if width < full[number]]
+            harms = {width: max(0.0, loss((*full[:number], width, *full[number + 1 :])) - whole) for width in less}
+            found.append(harms | {full[number]: 0.0})
     return found
 
 

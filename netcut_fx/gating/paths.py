@@ -87,13 +87,17 @@ class Paths:
         if fill:
             steps = steps - steps.min() + 1.0
         scores = self.kept @ steps
-        best = int(scores[: None if budget is None else bisect_right(self.bounds, budget)].argmax())
+        best = int(scores[: None if budget is None else self.within(budget)].argmax())
         if scores[best] != scores[best]:
             bad = np.flatnonzero(np.isnan(saliences))[0]
             raise BudgetError(
                 f"salience {bad} of {len(saliences)} is NaN: the gates decide nothing; train the network again"
             )
         return best
+
+    def within(self, budget: int) -> int:
+        """How many paths, the cheapest ones, keep a budget from `budget`."""
+        return bisect_right(self.bounds, budget)
 
     def budget(self, given_ms: float) -> int:
         """A budget in ms as a cost.

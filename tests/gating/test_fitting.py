@@ -126,6 +126,20 @@ def test_harm_is_told_by_the_statistics_of_what_reaches_a_norm() -> None:
     assert state_hash(network) == before
 
 
+def test_harms_do_not_depend_on_statistics_that_were_kept() -> None:
+    data, network = coloured(), gated()
+    table = cost_table(network, flops, unit="flops")
+    rows = data.splits["test"]
+    before = harms_of_widths(network, data.inputs("test"), data.labels[rows], table)
+    norms = [m for m in network.graph_module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    for norm in norms:
+        assert norm.running_mean is not None
+        norm.running_mean += 1.0
+    assert harms_of_widths(network, data.inputs("test"), data.labels[rows], table) == before
+    assert any(value > 0 for harm in before for value in harm.values())
+
+
 def test_step_costs() -> None:
     # Two layers, then three groups of the first cell and three of the last.
     found = (step_costs(TABLE, 8) * TABLE.full).round().int().tolist()

@@ -56,6 +56,7 @@ def test_a_budget_looks_at_what_hardly_an_input_exceeds() -> None:
     assert [paths.choose(SALIENT, budget) for budget in (190, 200, 209, 210, 299, 300)] == [0, 1, 1, 2, 2, 3]
     assert Paths.from_json(json.loads(json.dumps(paths.to_json()))) == paths
     assert PATHS.bounds == PATHS.costs
+    assert [paths.within(budget) for budget in (119, 120, 209, 300)] == [0, 1, 2, 4]
     with pytest.raises(BudgetError, match="is below the"):
         paths.budget(119e-6)
     assert paths.budget(121e-6) == 121
