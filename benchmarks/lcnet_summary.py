@@ -38,7 +38,7 @@ def summary(rows: list[Row]) -> dict[str, Any]:
     return {
         **{name: None if best is None else best[name] for name in names},
         "budget_violations": sum(bound) if bound else None,
-        "gain_over_points": {name: gains for name, part in trainings(rows).items() if (gains := _gains(part))},
+        "gain_over_points": {name: _gains(part) for name, part in trainings(rows).items()},
     }
 
 

@@ -17,11 +17,12 @@ from netcut_fx.tracing import trace
 pytest.importorskip("tvm")
 from netcut_fx.backends.tvm import TvmBackend
 from netcut_fx.backends.tvm.schedules.candidates import candidates, scheduled
-from netcut_fx.backends.tvm.schedules.winograd import SPAN, TILE, WINDOW, Winograd, matrices
+from netcut_fx.backends.tvm.schedules.winograd import LEAST_CHANNELS, SPAN, TILE, WINDOW, Winograd, matrices
 from netcut_fx.backends.tvm.toolchain import import_tvm
 from tests.test_schedules import BACKEND, ELSEWHERE, MACHINE, image, kernels_of, outputs
 
-LANES = MACHINE.lanes
+#: The fewest channels in whole vectors that the algorithm is used for.
+CHANNELS = max(MACHINE.lanes, LEAST_CHANNELS)
 
 
 def uses_winograd(network: nn.Module, shape: tuple[int, ...]) -> bool:
@@ -60,16 +61,17 @@ def test_transformed_weights_filter_a_tile() -> None:
 @pytest.mark.parametrize(
     ("network", "used"),
     [
-        (nn.Conv2d(2 * LANES, LANES, 3, padding=1), True),
-        (nn.Conv2d(LANES, LANES, 3), True),
-        (nn.Conv2d(LANES, LANES, 3, stride=2), False),
-        (nn.Conv2d(LANES, LANES, 3, dilation=2), False),
-        (nn.Conv2d(LANES, LANES, 5), False),
-        (nn.Conv2d(LANES, LANES, (3, 1)), False),
-        (nn.Conv2d(2 * LANES, 2 * LANES, 3, groups=2), False),
-        (nn.Conv2d(LANES, LANES, 3, groups=LANES), False),
-        (nn.Conv2d(3, LANES, 3), False),
-        (nn.Conv2d(LANES, LANES + 1, 3), False),
+        (nn.Conv2d(2 * CHANNELS, CHANNELS, 3, padding=1), True),
+        (nn.Conv2d(CHANNELS, CHANNELS, 3), True),
+        (nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2), False),
+        (nn.Conv2d(CHANNELS, CHANNELS, 3, dilation=2), False),
+        (nn.Conv2d(CHANNELS, CHANNELS, 5), False),
+        (nn.Conv2d(CHANNELS, CHANNELS, (3, 1)), False),
+        (nn.Conv2d(2 * CHANNELS, 2 * CHANNELS, 3, groups=2), False),
+        (nn.Conv2d(CHANNELS, CHANNELS, 3, groups=CHANNELS), False),
+        (nn.Conv2d(3, CHANNELS, 3), False),
+        (nn.Conv2d(CHANNELS // 2, CHANNELS, 3), False),
+        (nn.Conv2d(CHANNELS, CHANNELS + 1, 3), False),
     ],
 )
 def test_only_dense_windows_of_three_by_three_in_steps_of_one(network: nn.Module, used: bool) -> None:
@@ -77,9 +79,9 @@ def test_only_dense_windows_of_three_by_three_in_steps_of_one(network: nn.Module
 
 
 def test_planes_of_a_single_tile_are_computed_as_they_stand() -> None:
-    network = nn.Conv2d(LANES, LANES, 3, padding=1)
-    assert uses_winograd(network, image(LANES, TILE + 1))
-    assert not uses_winograd(network, image(LANES, TILE))
+    network = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+    assert uses_winograd(network, image(CHANNELS, TILE + 1))
+    assert not uses_winograd(network, image(CHANNELS, TILE))
 
 
 class Layers(nn.Module):
@@ -87,8 +89,8 @@ class Layers(nn.Module):
 
     def __init__(self, channels: int, padding: int, shortcut: bool) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, 2 * LANES, 3, padding=padding)
-        self.second = nn.Conv2d(2 * LANES, 2 * LANES, 3, padding=1, bias=False)
+        self.first = nn.Conv2d(channels, 2 * CHANNELS, 3, padding=padding)
+        self.second = nn.Conv2d(2 * CHANNELS, 2 * CHANNELS, 3, padding=1, bias=False)
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,7 +102,7 @@ class Layers(nn.Module):
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     batch=st.integers(1, 2),
-    channels=st.sampled_from([LANES, 2 * LANES, 5 * LANES]),
+    channels=st.sampled_from([CHANNELS, 2 * CHANNELS, 5 * CHANNELS]),
     size=st.tuples(st.integers(5, 19), st.integers(5, 19)),
     padding=st.integers(0, 2),
     shortcut=st.booleans(),
@@ -126,7 +128,7 @@ def test_compiled_networks_answer_as_torch_does(
 
 def test_sums_over_many_channels_are_as_exact_as_those_of_the_plain_window() -> None:
     torch.manual_seed(0)
-    network = nn.Conv2d(512, 2 * LANES, 3, padding=1).eval()
+    network = nn.Conv2d(512, 2 * CHANNELS, 3, padding=1).eval()
     example = torch.randn(1, 512, 9, 9)
     with torch.no_grad():
         plain = network(example).double()
@@ -141,7 +143,7 @@ def test_sums_over_many_channels_are_as_exact_as_those_of_the_plain_window() -> 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("size", [7, 12, 30])
 def test_every_candidate_computes_what_the_unscheduled_kernel_does(size: int, threads: int) -> None:
-    (function,) = kernels_of(nn.Conv2d(LANES, 3 * LANES, 3, padding=1), image(LANES, size))
+    (function,) = kernels_of(nn.Conv2d(CHANNELS, 3 * CHANNELS, 3, padding=1), image(CHANNELS, size))
     expected = outputs(function)
     found = candidates(function, replace(MACHINE, threads=threads))
     assert len(found) > 1

@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 
+from benchmarks.lcnet_plot import plot
 from benchmarks.lcnet_summary import summary
 
 STATIC: dict[str, Any] = {
     "network": "n",
     "seed": 0,
     "rate": 1.0,
-    "epochs": 1,
+    "epochs": [4, 8],
     "method": "static",
     "accuracy": 0.9,
     "mean_flops": 100,
+    "mean_ms": 2.0,
 }
 
 
@@ -53,8 +55,18 @@ def test_rivals_are_compared_at_their_flops() -> None:
         {**row(0.9, 100, 1.0), "method": "cut"},
         {**row(0.7, 40, 1.0), "method": "l-net", "seed": 1},  # no curve of this seed
     ]
-    gains = summary([*curve, *rivals])["gain_over_points"]["n"]
+    gains = summary([*curve, *rivals])["gain_over_points"]["n, 4 + 8 epochs"]
     assert gains == {"random": pytest.approx(3), "cut": pytest.approx(0)}
+
+
+def test_trainings_are_told_apart() -> None:
+    rows = [STATIC, at(0.8, 40, 1.0, 0.4), {**row(0.82, 40, 1.0), "method": "random"}]
+    shorter = [{**one, "epochs": [1, 1]} for one in (STATIC, at(0.7, 40, 1.0, 0.4), rows[2])]
+    gains = summary([*rows, *shorter])["gain_over_points"]
+    assert gains["n, 4 + 8 epochs"] == {"random": pytest.approx(-2)}
+    assert gains["n, 1 + 1 epochs"] == {"random": pytest.approx(-12)}
+    picture = plot([*rows, *shorter])
+    assert [picture.count(f">{name}<") for name in gains] == [2, 2]  # FLOPs and time
 
 
 def test_the_better_static_network_is_compared_with() -> None:
@@ -65,6 +77,6 @@ def test_the_better_static_network_is_compared_with() -> None:
 
 def test_without_such_a_point_nothing_is_claimed() -> None:
     found = summary([STATIC, row(0.5, 20, 0.5)])
-    assert found.pop("gain_over_points") == {"n": {}}
+    assert found.pop("gain_over_points") == {"n, 4 + 8 epochs": {}}
     assert set(found.values()) == {None}
     assert summary([{**STATIC, "method": "deadline", "violations": 3}])["budget_violations"] == 3

@@ -25,7 +25,7 @@ SPAN = TILE + WINDOW - 1
 #: squares are exact in binary.
 _POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 #: With fewer channels the transformations are most of the work.
-_LEAST_CHANNELS = 16
+LEAST_CHANNELS = 16
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def winograd_weights(found: Contraction, machine: Machine) -> Winograd | None:
     if plane[0] < WINDOW or plane[1] <= TILE:
         return None
     channels = (window.inner.extent, found.channel.extent)
-    if any(count % machine.lanes for count in channels) or min(channels) < _LEAST_CHANNELS:
+    if any(count % machine.lanes for count in channels) or min(channels) < LEAST_CHANNELS:
         return None
     walked = [found.stage.axis_of(index) for index in found.weight.indices]
     wanted = (found.channel, window.inner, *window.window)

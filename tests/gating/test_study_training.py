@@ -1,20 +1,16 @@
-"""The parts of LC-Net's study: exits, answers that are kept, what rows come to."""
+"""Training for the study: the same crops for all, answers that are kept, exits."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
 from benchmarks.lcnet_networks import CifarResNet
 from benchmarks.lcnet_peers import Exits, early_exits
-from benchmarks.lcnet_plot import plot
-from benchmarks.lcnet_summary import summary
 from benchmarks.lcnet_training import Images, Recipe, Teacher, train
 from netcut_fx.backends.eager import EagerBackend
 from netcut_fx.graph import TracedModule
@@ -89,30 +85,3 @@ def test_a_teacher_answers_an_epoch_once(tmp_path: Path) -> None:
     images.turn(1)
     assert not torch.equal(teacher.answers(images, 1), first)
     assert asked.seen == 2 * len(images)
-
-
-def row(method: str, accuracy: float, flops: float, ms: float, **facts: Any) -> dict[str, Any]:
-    own = {"network": "a", "method": method, "rate": 0.5, "seed": 0, "epochs": [4, 8], "images": 100, "correct": 90}
-    return own | {"accuracy": accuracy, "mean_flops": flops, "mean_ms": ms} | facts
-
-
-def test_what_rows_come_to() -> None:
-    gates = {"static_ms": 2.0, "gate_overhead_pct": 10.0}
-    rows = [
-        row("static", 0.90, 100.0, 1.9),
-        row("lc-net", 0.897, 40.0, 1.0, **gates),
-        row("lc-net", 0.88, 20.0, 0.5, **gates | {"rate": 0.3}),  # loses two points
-        row("random", 0.87, 30.0, 0.8),
-        row("deadline", 0.9, 40.0, 1.0, violations=3, **gates),
-        row("lc-net", 0.80, 10.0, 0.2, **gates | {"epochs": [1, 1]}),  # of another training, without its static network
-    ]
-    found = summary(rows)
-    assert found["flops_ratio_at_half_point"] == 2.5
-    assert found["measured_speedup_at_half_point"] == 2.0
-    assert found["time_saved_over_flops_saved"] == pytest.approx(0.5 / 0.6)
-    assert found["budget_violations"] == 3
-    # Half way between 0.88 and 0.897.
-    assert found["gain_over_points"] == {"a, 4 + 8 epochs": {"random": pytest.approx(1.85)}}
-    picture = plot(rows)
-    assert picture.count("<polyline") == 2 * 4
-    assert "a, 4 + 8 epochs" in picture
